@@ -1,0 +1,177 @@
+/* sfq/session.h - computing with an open model: one timeline of a language model (KV cache and
+ * logits), text generation, classification, embeddings, evaluation and benchmarks.
+ *
+ * For one prompt a compressed model gives one result, bit by bit: alone or in a batch, at any
+ * thread count, however the prompt is cut into calls. */
+#ifndef SFQ_SESSION_H
+#define SFQ_SESSION_H
+
+#include <sfq/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- a timeline ---------------------------------------------------------------------------- */
+
+typedef struct sfq_session sfq_session;
+
+/* capacity: positions that the KV cache holds (<= max_positions, LIMIT otherwise); 0: the model's
+ * max_positions but at most 2048. Language models only (UNSUPPORTED otherwise). The model must
+ * outlive the session. */
+SFQ_API sfq_status sfq_session_open(sfq_session **out, sfq_model *model, int capacity,
+                                    sfq_error *err);
+SFQ_API void sfq_session_close(sfq_session **session);
+/* Bytes that a session of this capacity takes, without opening it. */
+SFQ_API uint64_t sfq_session_memory(const sfq_model *model, int capacity);
+/* Appends count tokens and computes the logits after the last one. */
+SFQ_API sfq_status sfq_session_feed(sfq_session *session, const int32_t *ids, size_t count,
+                                    sfq_error *err);
+SFQ_API int sfq_session_position(const sfq_session *session);
+/* Forgets everything from `position` on. */
+SFQ_API sfq_status sfq_session_rewind(sfq_session *session, int position, sfq_error *err);
+/* Logits [vocab] after the last token fed; valid until the next call on the session. */
+SFQ_API const float *sfq_session_logits(const sfq_session *session);
+
+typedef struct sfq_sampling {
+    size_t struct_size;
+    float temperature; /* 0: greedy, ties to the lowest id */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
+    uint64_t seed;
+} sfq_sampling;
+
+SFQ_API void sfq_sampling_default(sfq_sampling *sampling);
+/* The token for position `position` of the timeline: depends on logits, options, seed, position. */
+SFQ_API sfq_status sfq_session_sample(const sfq_session *session, const sfq_sampling *sampling,
+                                      int32_t *token, sfq_error *err);
+
+/* ---- text in, text out --------------------------------------------------------------------- */
+
+typedef struct sfq_generate_options {
+    size_t struct_size;
+    int max_tokens;
+    sfq_sampling sampling;
+    const char *const *stop; /* texts that end the answer; they are not part of it */
+    size_t stop_count;
+    bool ignore_eos;
+    int capacity; /* of the KV cache; 0: prompt + max_tokens, at most max_positions */
+    sfq_hooks hooks;
+    /* Called with each piece of whole UTF-8 characters as soon as it is certain; false stops. */
+    bool (*on_text)(void *ud, const char *text, size_t bytes);
+    void *on_text_ud;
+} sfq_generate_options;
+
+typedef struct sfq_generation {
+    char *text; /* sfq_generation_clear frees */
+    size_t text_bytes;
+    int32_t *tokens; /* generated ids, an end token not included */
+    size_t token_count;
+    size_t prompt_tokens;
+    const char *finish; /* "stop" (end token), "text" (stop text), "length", "cancelled" */
+    double prefill_seconds;
+    double decode_seconds;
+} sfq_generation;
+
+SFQ_API void sfq_generate_options_default(sfq_generate_options *options);
+SFQ_API sfq_status sfq_generate(sfq_model *model, const char *prompt, size_t bytes,
+                                const sfq_generate_options *options, sfq_generation *out,
+                                sfq_error *err);
+SFQ_API void sfq_generation_clear(sfq_generation *generation);
+
+typedef struct sfq_text_pair {
+    const char *text;
+    size_t text_bytes;
+    const char *pair; /* NULL: none */
+    size_t pair_bytes;
+} sfq_text_pair;
+
+/* scores [count, labels]: softmax probabilities of a classifier, the raw value of a regression
+ * head. Pairs are truncated longest first to the model's positions. Ragged, no padding. */
+SFQ_API sfq_status sfq_classify(sfq_model *model, const sfq_text_pair *inputs, size_t count,
+                                float *scores, sfq_error *err);
+/* vectors [count, width]: mean over the tokens' last hidden states, L2-normalised where the model
+ * directory says so (sentence-transformers modules.json). */
+SFQ_API sfq_status sfq_embed(sfq_model *model, const sfq_text_pair *inputs, size_t count,
+                             float *vectors, sfq_error *err);
+SFQ_API int sfq_model_width(const sfq_model *model);
+
+/* ---- evaluation ---------------------------------------------------------------------------- */
+
+typedef struct sfq_eval_options {
+    size_t struct_size;
+    const char *task;  /* "sst2", ...; NULL with text */
+    const char *data;  /* directory with SPLIT.tsv|jsonl|csv */
+    const char *split; /* default "dev" */
+    const char *const *text_files;
+    size_t text_count;
+    int context;          /* tokens per chunk; 0: min(model's positions, 2048) */
+    int batch;            /* sequences per batch; 0: chosen. Never changes a result. */
+    uint64_t max_tokens;  /* text: stop after so many scored tokens; 0: all */
+    sfq_model *against;   /* reference for KL, same-top-1 and flips; NULL: none */
+    sfq_hooks hooks;
+} sfq_eval_options;
+
+typedef struct sfq_metric {
+    const char *name; /* "accuracy", "f1", "matthews", "pearson", "spearman" */
+    double value;     /* 0..1, correlations -1..1 */
+} sfq_metric;
+
+typedef struct sfq_eval_result {
+    const char *task;   /* NULL for text */
+    const char *metric; /* the task's main metric; "perplexity" for text */
+    double value;
+    sfq_metric metrics[4];
+    int metric_count;
+    uint64_t n; /* examples */
+    double perplexity, nll;
+    uint64_t tokens; /* scored */
+    bool compared;   /* the four below are set */
+    double kl_mean, kl_p999, same_top1;
+    uint64_t flips; /* answers whose top label/token changed */
+    const char *isa;
+    int activation_bits;
+    double seconds;
+} sfq_eval_result;
+
+SFQ_API void sfq_eval_options_default(sfq_eval_options *options);
+/* Codes: as opening, DATA and NOT_FOUND for the data, UNSUPPORTED where head and task disagree. */
+SFQ_API sfq_status sfq_evaluate(sfq_model *model, const sfq_eval_options *options,
+                                sfq_eval_result *out, sfq_error *err);
+
+/* ---- benchmarks ---------------------------------------------------------------------------- */
+
+typedef struct sfq_bench_options {
+    size_t struct_size;
+    int prompt_tokens;   /* 512 */
+    int generate_tokens; /* 128 */
+    int batch;           /* 1 */
+    int rounds;          /* interleaved rounds over all models; the median is reported. 3 */
+    int threads;         /* as sfq_model_options */
+    sfq_hooks hooks;
+} sfq_bench_options;
+
+typedef struct sfq_bench_result {
+    double load_seconds;
+    double prefill_tokens_per_second; /* encoders: tokens of whole batches per second */
+    double decode_tokens_per_second;  /* 0 for encoders */
+    uint64_t peak_rss_bytes;
+    double read_bandwidth_share; /* 0..1 of the probed read bandwidth at the same threads */
+    double bits;                 /* per original parameter */
+    uint64_t bytes;
+} sfq_bench_result;
+
+SFQ_API void sfq_bench_options_default(sfq_bench_options *options);
+/* paths[0] is the model under test, the others are compared with it, interleaved. results [count].
+ * *isa and *threads report what was used. */
+SFQ_API sfq_status sfq_bench(const char *const *paths, size_t count,
+                             const sfq_bench_options *options, sfq_bench_result *results,
+                             const char **isa, int *threads, sfq_error *err);
+/* Read bandwidth in bytes/s and the float multiply-add peak in MAC/s at `threads`. */
+SFQ_API sfq_status sfq_probe(int threads, double *read_bytes_per_second, double *macs_per_second,
+                             sfq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

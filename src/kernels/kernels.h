@@ -1,0 +1,161 @@
+/* kernels/kernels.h - contracts of all kernels, the table through which they are called, and the
+ * instruction-set ladder.
+ *
+ * Kernels are single-threaded and work on the range they are given; splitting is the caller's job
+ * (model/linear.c). ref/ is the plain C definition of each; x86/ has faster ones. Integer results
+ * are equal bit by bit on every ISA. Float results of one ISA do not depend on how the work was
+ * split: one output depends on its own inputs and on nothing beside it.
+ *
+ * Dims: M rows (tokens), N outputs, K inputs, D head dim, T keys. */
+#ifndef SFQ_KERNELS_KERNELS_H
+#define SFQ_KERNELS_KERNELS_H
+
+#include "base/status.h"
+#include "tensor/cluster.h"
+#include "tensor/dtype.h"
+
+typedef enum sfq_isa {
+    SFQ_ISA_REF = 0,
+    SFQ_ISA_AVX2, /* + FMA, F16C, BMI2 */
+    SFQ_ISA_AVXVNNI,
+    SFQ_ISA_AVX512, /* F, BW, DQ, VL */
+    SFQ_ISA_AVX512VNNI,
+    SFQ_ISA_AMX,
+    SFQ_ISA_COUNT
+} sfq_isa;
+
+/* ---- packed integer matrices -------------------------------------------------------------- */
+
+/* Activations of one row are quantized per segment of the matrix that will read them:
+ *   scale = max|x| / (2^(bits-1) - 1), code = clamp(rint(x / scale)), sum = sum of codes.
+ * rint is to nearest even of the float product x * (1/scale); a segment of zeros has scale 0 and
+ * codes 0. Padding inputs up to k_blocks*64 get code 0. bits 8..14. */
+typedef struct sfq_quant_rows_args {
+    const float *x; /* [M, ldx] */
+    size_t ldx;
+    size_t m, k;
+    size_t segments, segment_k;
+    int bits;
+    int16_t *codes; /* [M, k_padded], k_padded = k_blocks*64 */
+    size_t k_padded;
+    float *scales; /* [M, segments] */
+    int32_t *sums; /* [M, segments] */
+} sfq_quant_rows_args;
+
+/* y[m, n] = bias[n] + fma-chain over segments s ascending, starting from 0:
+ *   acc = sum_k (code[n,k] - zero_point) * a[m,k]   (int32, exact)
+ *   y   = fma((float)acc, scale_w[n,s] * scale_a[m,s], y)
+ * then + bias. Only panels [panel_begin, panel_end) are written, and only the n true outputs. */
+typedef struct sfq_qgemm_args {
+    const uint8_t *codes; /* panel p starts at p * panel_bytes; 64-byte aligned */
+    size_t panel_bytes;
+    int bits; /* 2..8 */
+    size_t n, k_blocks;
+    size_t segments, segment_k, share;
+    const float *scales; /* [panels][segments][16/share], already float */
+    const float *bias;   /* [N] or NULL */
+    const int16_t *a;    /* [M, k_padded] */
+    size_t k_padded;
+    const float *a_scales; /* [M, segments] */
+    const int32_t *a_sums; /* [M, segments] */
+    size_t m;
+    float *y; /* [M, ldy]; may be NULL when raw is set */
+    size_t ldy;
+    int32_t *raw; /* [M, segments, N] exact acc for the checks, or NULL */
+    void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned, one per worker */
+} sfq_qgemm_args;
+
+/* ---- float matrices ------------------------------------------------------------------------ */
+
+/* y[m, n] = bias[n] + sum_k x[m,k] * w[n,k], float accumulation in an order that depends on K alone.
+ * w is row-major [N, K] of F32, F16 or BF16, as it lies in the file (2-byte aligned at least). Rows
+ * n in [n_begin, n_end). */
+typedef struct sfq_gemm_args {
+    const void *w;
+    sfq_dtype dtype;
+    size_t n, k;
+    size_t ldw; /* elements between rows */
+    const float *bias;
+    const float *x; /* [M, ldx] */
+    size_t ldx, m;
+    float *y; /* [M, ldy] */
+    size_t ldy;
+    void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned */
+} sfq_gemm_args;
+
+#define SFQ_QGEMM_SCRATCH ((size_t)256 * 1024)
+
+/* ---- attention ------------------------------------------------------------------------------ */
+
+/* One query vector of one head over keys [t_begin, t_end) of its KV head:
+ *   out = softmax(scale * q.k_t) V. Keys are taken in chunks of 64 anchored at position 0; each
+ * chunk's (max, sum, weighted V) is computed from scratch and merged in ascending order, so a
+ * result never depends on how the prompt was cut. t_begin < t_end. */
+typedef struct sfq_attn_args {
+    const float *q; /* [D] */
+    const float *k; /* key t at k + t*stride, [D] */
+    const float *v; /* value t at v + t*stride, [D] */
+    size_t stride;
+    size_t t_begin, t_end;
+    size_t d; /* at most SFQ_MAX_HEAD_DIM */
+    float scale;
+    float *out; /* [D] */
+} sfq_attn_args;
+
+enum { SFQ_ATTN_CHUNK = 64, SFQ_MAX_HEAD_DIM = 512 };
+
+/* ---- element and row operations ------------------------------------------------------------- */
+
+typedef enum sfq_activation {
+    SFQ_ACT_SILU = 0,
+    SFQ_ACT_GELU,      /* x/2 (1 + erf(x/sqrt 2)) */
+    SFQ_ACT_GELU_TANH, /* "gelu_new", "gelu_pytorch_tanh" */
+    SFQ_ACT_RELU,
+    SFQ_ACT_TANH,
+    SFQ_ACT_QUICK_GELU,
+    SFQ_ACT_COUNT
+} sfq_activation;
+
+typedef struct sfq_kernels {
+    sfq_isa isa; /* the highest that any entry uses */
+    const char *isa_name;
+    /* quantize rows [m_begin, m_end) */
+    void (*quant_rows)(const sfq_quant_rows_args *a, size_t m_begin, size_t m_end);
+    void (*qgemm)(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end);
+    void (*gemm)(const sfq_gemm_args *a, size_t n_begin, size_t n_end);
+    void (*attn)(const sfq_attn_args *a);
+    /* y = x / sqrt(mean(x^2) + eps) * gain, one row [C]; y may be x */
+    void (*rmsnorm)(float *y, const float *x, const float *gain, float eps, size_t c);
+    /* y = (x - mean) / sqrt(var + eps) * gain + bias, one row [C]; y may be x */
+    void (*layernorm)(float *y, const float *x, const float *gain, const float *bias, float eps,
+                      size_t c);
+    /* pairs (x[i], x[i + rot/2]) of the first rot elements are rotated: cos/sin [rot/2] */
+    void (*rope)(float *x, const float *cos, const float *sin, size_t rot);
+    void (*act)(sfq_activation kind, float *x, size_t n);
+    void (*act_mul)(sfq_activation kind, float *gate, const float *up, size_t n); /* gate = act(gate)*up */
+    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    /* decode one output's K weights of a packed matrix (embedding look-up): y [K] */
+    void (*unpack_row)(float *y, const uint8_t *panel, int bits, const float *panel_scales,
+                       const sfq_cluster *c, size_t row_in_panel);
+} sfq_kernels;
+
+/* The best table for this processor, capped by `max` (SFQ_ISA_COUNT: no cap). Only what cpuid, the
+ * OS (xgetbv) and, for AMX, the kernel's grant allow. The table is constant and static. */
+const sfq_kernels *sfq_kernels_get(sfq_isa max);
+/* The cap from SFQ_MAX_ISA (ref|avx2|avxvnni|avx512|avx512vnni|amx); unset: SFQ_ISA_COUNT. An
+ * unknown name is E_ARGUMENT. */
+sfq_status sfq_isa_from_env(sfq_isa *out, sfq_error *err);
+const char *sfq_isa_name(sfq_isa isa);
+sfq_isa sfq_isa_detect(void); /* what the processor and the OS offer */
+
+/* ---- packing (L2, byte-deciding: plain C, one implementation) -------------------------------- */
+
+/* One 8-bit block [16][16][4] to `bits` and back. dst of pack: bits*128 bytes. Values of src are
+ * below 2^bits. */
+void sfq_block_pack(uint8_t *dst, const uint8_t src[SFQ_BLOCK_WEIGHTS], int bits);
+void sfq_block_unpack(uint8_t dst[SFQ_BLOCK_WEIGHTS], const uint8_t *src, int bits);
+/* All codes [n, k] (row-major, unsigned) to panels; padding gets the zero point. */
+void sfq_panels_pack(uint8_t *dst, const uint8_t *codes, const sfq_cluster *c, int bits,
+                     size_t panel_begin, size_t panel_end);
+
+#endif
