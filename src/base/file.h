@@ -19,7 +19,8 @@ typedef struct sfq_map {
 sfq_status sfq_map_open(sfq_map *out, const char *path, sfq_error *err);
 void sfq_map_close(sfq_map *map);
 
-/* Reads a whole file of at most max bytes (LIMIT) by pread; NUL is put behind. */
+/* Replaces out's content by a whole file of at most max bytes (LIMIT), by pread; NUL is put behind.
+ * Raises out->max to max where it is less. */
 sfq_status sfq_file_read(sfq_buf *out, const char *path, size_t max, sfq_error *err);
 bool sfq_file_exists(const char *path); /* anything at that path, dangling links included */
 bool sfq_dir_exists(const char *path);
@@ -35,25 +36,27 @@ bool sfq_path_same(const char *a, const char *b);
 /* ---- writing a directory atomically ----
  * Files go to ".NAME.sfq-tmp.PID" beside the target; commit() fsyncs each file and the directory,
  * renames (exchanges, when a target is replaced), fsyncs the parent. abort() (or commit's failure)
- * removes the temporary. Temporaries of dead processes are removed at open. A failed fsync is
- * final. */
+ * closes files that were not finished and removes the temporary; both work without memory.
+ * Temporaries of dead processes are removed at open. A failed fsync is final. */
 typedef struct sfq_outdir sfq_outdir;
 
 /* EXISTS unless force; with force only a directory that holds a config.json, or an empty one, is
- * replaced. NOT_FOUND when the parent is missing. */
+ * replaced (a link never is). NOT_FOUND when the parent is missing. */
 sfq_status sfq_outdir_open(sfq_outdir **out, const char *target, bool force, sfq_error *err);
 const char *sfq_outdir_path(const sfq_outdir *dir); /* of the temporary */
 /* A whole small file. */
 sfq_status sfq_outdir_put(sfq_outdir *dir, const char *name, const void *data, size_t n,
                           sfq_error *err);
-/* A big file, written piecewise; preallocates size (NO_SPACE before any work). */
+/* A big file, written piecewise; preallocates size (NO_SPACE before any work). The descriptor stays
+ * the outdir's: end it by finish, or leave it to abort. */
 sfq_status sfq_outdir_create(sfq_outdir *dir, const char *name, uint64_t size, int *fd,
                              sfq_error *err);
-/* fsync + close of a file from create. */
+/* fsync + close of a file from create; closed in any case. */
 sfq_status sfq_outdir_finish(sfq_outdir *dir, const char *name, int fd, sfq_error *err);
 sfq_status sfq_outdir_write(int fd, const char *name, const void *data, size_t n, uint64_t at,
                             sfq_error *err);
-/* rename_to: another final name ("NAME.rejected"), or NULL for the target. Closes in any case. */
+/* rename_to: another final name beside the target ("NAME.rejected"; a model directory there is an
+ * earlier run's and is replaced), or NULL for the target. Closes in any case. */
 sfq_status sfq_outdir_commit(sfq_outdir **dir, const char *rename_to, sfq_error *err);
 void sfq_outdir_abort(sfq_outdir **dir);
 

@@ -20,7 +20,7 @@ sfq_status sfq_json_real(const json_t *obj, const char *file, const char *key, d
                          double max, const double *def, double *out, sfq_error *err);
 sfq_status sfq_json_bool(const json_t *obj, const char *file, const char *key, const bool *def,
                          bool *out, sfq_error *err);
-/* Points into obj. def may be NULL with required = false. */
+/* Points into obj; NULL for a missing key that is not required. */
 sfq_status sfq_json_string(const json_t *obj, const char *file, const char *key, bool required,
                            const char **out, sfq_error *err);
 const json_t *sfq_json_get(const json_t *obj, const char *key); /* NULL for missing and null */

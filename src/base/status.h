@@ -7,6 +7,22 @@
 
 #include <stdarg.h>
 
+/* The facts of SFQ_STATUS_MAP as data; those of E_INTERNAL for an unknown value. Never NULL. The
+ * public functions in src/api/ read them. */
+typedef struct sfq_status_facts {
+    sfq_status status;
+    int exit_status;
+    const char *name;
+    const char *text;
+} sfq_status_facts;
+
+const sfq_status_facts *sfq_status_facts_get(sfq_status status);
+
+/* Copies text so that it prints as one line of valid UTF-8: control characters, line separators,
+ * text-direction marks and bytes that are no UTF-8 become \xHH (newline \n, tab \t). What does not
+ * fit is cut at a character and ends in "...". Returns the length written; cap > 0. */
+size_t sfq_text_printable(char *out, size_t cap, const char *text, size_t n);
+
 /* Sets code and message (bytes that do not print are escaped, so the message is one line), clears
  * file and tensor, returns code. err may be NULL. */
 sfq_status sfq_fail(sfq_error *err, sfq_status code, const char *fmt, ...)
@@ -24,19 +40,19 @@ sfq_status sfq_fail_memory(sfq_error *err, size_t bytes, const char *what);
 void sfq_error_clear(sfq_error *err);
 
 /* return on failure */
-#define SFQ_TRY(expr)                                                                              \
-    do {                                                                                           \
-        sfq_status sfq_try_status_ = (expr);                                                       \
-        if (sfq_try_status_ != SFQ_OK)                                                             \
-            return sfq_try_status_;                                                                \
+#define SFQ_TRY(expr)                        \
+    do {                                     \
+        sfq_status sfq_try_status_ = (expr); \
+        if (sfq_try_status_ != SFQ_OK)       \
+            return sfq_try_status_;          \
     } while (0)
 
 /* for functions with one exit: assigns `status` and jumps to `done` on failure */
-#define SFQ_DO(expr)                                                                               \
-    do {                                                                                           \
-        status = (expr);                                                                           \
-        if (status != SFQ_OK)                                                                      \
-            goto done;                                                                             \
+#define SFQ_DO(expr)          \
+    do {                      \
+        status = (expr);      \
+        if (status != SFQ_OK) \
+            goto done;        \
     } while (0)
 
 #endif

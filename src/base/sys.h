@@ -19,6 +19,8 @@ int sfq_sys_open(const char *path, int flags, unsigned mode);
 int sfq_sys_openat(int dirfd, const char *name, int flags, unsigned mode);
 int sfq_sys_close(int fd);
 int sfq_sys_fstat(int fd, struct stat *st);
+int sfq_sys_fstatat(int dirfd, const char *name, struct stat *st, int flags);
+ssize_t sfq_sys_getdents(int fd, void *data, size_t n); /* struct dirent64 records; 0 at the end */
 ssize_t sfq_sys_pread(int fd, void *data, size_t n, off_t at);
 ssize_t sfq_sys_read(int fd, void *data, size_t n);
 ssize_t sfq_sys_pwrite(int fd, const void *data, size_t n, off_t at);
@@ -27,8 +29,8 @@ int sfq_sys_fsync(int fd);
 int sfq_sys_mkdir(const char *path, unsigned mode);
 int sfq_sys_rename(const char *from, const char *to);
 int sfq_sys_exchange(const char *a, const char *b); /* renameat2 RENAME_EXCHANGE */
-int sfq_sys_unlink(const char *path);
-int sfq_sys_rmdir(const char *path);
+int sfq_sys_unlinkat(int dirfd, const char *name, int flags);
+int sfq_sys_flock(int fd); /* exclusive, does not wait; ends with the last descriptor */
 void *sfq_sys_mmap(size_t n, int fd); /* read-only, shared; MAP_FAILED on failure */
 int sfq_sys_munmap(void *p, size_t n);
 

@@ -1,0 +1,209 @@
+/* base/json.c - jansson behind a scan of our own. jansson recurses per level and allocates per value
+ * before anyone can object, so depth and number of values are counted over the text first. */
+#include "base/json.h"
+
+#include "base/buf.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum { JSON_DEPTH_MAX = 64, JSON_VALUES_MAX = 4000000 };
+
+/* Offset behind the string whose opening quote is at `at`. */
+static size_t skip_string(const char *text, size_t bytes, size_t at)
+{
+    for (at++; at < bytes; at++) {
+        if (text[at] == '\\')
+            at++;
+        else if (text[at] == '"')
+            return at + 1;
+    }
+    return bytes;
+}
+
+/* Deepest nesting and number of values, right for every well-formed text: one value for the root, one
+ * for each comma, and one more for each container that is not empty. */
+static void scan(const char *text, size_t bytes, size_t *deepest, size_t *values)
+{
+    size_t depth = 0;
+    bool opened = false; /* the last thing seen was an opening bracket */
+    *deepest = 0;
+    *values = 1;
+    for (size_t at = 0; at < bytes;) {
+        char c = text[at];
+        if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
+            at++;
+            continue;
+        }
+        bool closes = c == ']' || c == '}';
+        if (c == ',' || (opened && !closes))
+            ++*values;
+        opened = c == '[' || c == '{';
+        depth += opened;
+        depth -= closes && depth > 0;
+        if (depth > *deepest)
+            *deepest = depth;
+        at = c == '"' ? skip_string(text, bytes, at) : at + 1;
+    }
+}
+
+/* jansson reports a failed allocation inside a token as "invalid token" and some others without any
+ * text; errno tells. */
+static sfq_status parse_failed(const char *file, const json_error_t *error, sfq_error *err)
+{
+    if (errno == ENOMEM || error->text[0] == 0 ||
+        json_error_code(error) == json_error_out_of_memory)
+        return sfq_fail_at(err, SFQ_E_MEMORY, file, NULL, "%s: out of memory while reading JSON",
+                           file);
+    return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: line %d, column %d: %s", file,
+                       error->line, error->column, error->text);
+}
+
+sfq_status sfq_json_parse(json_t **out, const char *file, const char *text, size_t bytes,
+                          size_t max_objects, sfq_error *err)
+{
+    *out = NULL;
+    size_t limit = max_objects != 0 ? max_objects : JSON_VALUES_MAX;
+    size_t depth;
+    size_t values;
+    scan(text, bytes, &depth, &values);
+    if (depth > JSON_DEPTH_MAX)
+        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: JSON nested %zu deep, limit %d", file,
+                           depth, JSON_DEPTH_MAX);
+    if (values > limit)
+        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: %zu JSON values, limit %zu", file,
+                           values, limit);
+    json_error_t error = {.text = ""};
+    errno = 0;
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    return *out != NULL ? SFQ_OK : parse_failed(file, &error, err);
+}
+
+sfq_status sfq_json_read(json_t **out, const char *path, size_t max_bytes, sfq_error *err)
+{
+    *out = NULL;
+    sfq_buf text = SFQ_BUF_INIT(max_bytes);
+    sfq_status status = sfq_file_read(&text, path, max_bytes, err);
+    if (status == SFQ_OK)
+        status = sfq_json_parse(out, path, text.data, text.len, 0, err);
+    sfq_buf_free(&text);
+    return status;
+}
+
+const json_t *sfq_json_get(const json_t *obj, const char *key)
+{
+    const json_t *value = json_object_get(obj, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static sfq_status missing(const char *file, const char *key, sfq_error *err)
+{
+    return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: key \"%s\" is missing", file, key);
+}
+
+/* "a string", "an object", ... for messages */
+static const char *type_name(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a real number";
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return "a boolean";
+    default:
+        return "null";
+    }
+}
+
+static sfq_status wrong_type(const char *file, const char *key, const char *expected,
+                             const json_t *found, sfq_error *err)
+{
+    return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: key \"%s\": expected %s, found %s", file,
+                       key, expected, type_name(found));
+}
+
+sfq_status sfq_json_int(const json_t *obj, const char *file, const char *key, int64_t min,
+                        int64_t max, const int64_t *def, int64_t *out, sfq_error *err)
+{
+    const json_t *value = sfq_json_get(obj, key);
+    if (value == NULL) {
+        if (def == NULL)
+            return missing(file, key, err);
+        *out = *def;
+        return SFQ_OK;
+    }
+    int64_t number;
+    double real = json_is_real(value) ? json_real_value(value) : 0.5;
+    if (json_is_integer(value))
+        number = json_integer_value(value);
+    else if (fabs(real) <= 0x1p53 && real == trunc(real)) /* 4096.0 */
+        number = (int64_t)real;
+    else
+        return wrong_type(file, key, "an integer", value, err);
+    if (number < min || number > max)
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL,
+                           "%s: key \"%s\": expected %" PRId64 " to %" PRId64 ", found %" PRId64,
+                           file, key, min, max, number);
+    *out = number;
+    return SFQ_OK;
+}
+
+sfq_status sfq_json_real(const json_t *obj, const char *file, const char *key, double min,
+                         double max, const double *def, double *out, sfq_error *err)
+{
+    const json_t *value = sfq_json_get(obj, key);
+    if (value == NULL) {
+        if (def == NULL)
+            return missing(file, key, err);
+        *out = *def;
+        return SFQ_OK;
+    }
+    if (!json_is_number(value))
+        return wrong_type(file, key, "a number", value, err);
+    double number = json_number_value(value);
+    if (!(number >= min && number <= max))
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL,
+                           "%s: key \"%s\": expected %g to %g, found %g", file, key, min, max,
+                           number);
+    *out = number;
+    return SFQ_OK;
+}
+
+sfq_status sfq_json_bool(const json_t *obj, const char *file, const char *key, const bool *def,
+                         bool *out, sfq_error *err)
+{
+    const json_t *value = sfq_json_get(obj, key);
+    if (value == NULL) {
+        if (def == NULL)
+            return missing(file, key, err);
+        *out = *def;
+        return SFQ_OK;
+    }
+    if (!json_is_boolean(value))
+        return wrong_type(file, key, "true or false", value, err);
+    *out = json_is_true(value);
+    return SFQ_OK;
+}
+
+sfq_status sfq_json_string(const json_t *obj, const char *file, const char *key, bool required,
+                           const char **out, sfq_error *err)
+{
+    const json_t *value = sfq_json_get(obj, key);
+    if (value == NULL && required)
+        return missing(file, key, err);
+    if (value != NULL && !json_is_string(value))
+        return wrong_type(file, key, "a string", value, err);
+    *out = value != NULL ? json_string_value(value) : NULL;
+    return SFQ_OK;
+}

@@ -1,0 +1,37 @@
+/* base/rng.c - see rng.h. The finaliser is SplitMix64's (variant 13 of Stafford's mixers, as in
+ * Steele, Lea and Flood 2014); seed, stream and counter pass it one after the other, so two streams
+ * are not shifted copies of one sequence. */
+#include "base/rng.h"
+
+#include <math.h>
+
+static const uint64_t golden = 0x9E3779B97F4A7C15u; /* 2^64 / golden ratio, odd */
+
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+uint64_t sfq_rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint64_t key = mix(seed + golden);
+    key = mix((key ^ stream) + golden);
+    return mix(key ^ (counter + 1) * golden);
+}
+
+double sfq_rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    return (double)(sfq_rng_u64(seed, stream, counter) >> 11) * 0x1p-53;
+}
+
+/* Box and Muller 1958; the second uniform comes from the same counter. */
+double sfq_rng_normal(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint64_t a = sfq_rng_u64(seed, stream, counter);
+    uint64_t b = mix(a + golden);
+    double u = (double)((a >> 11) + 1) * 0x1p-53; /* (0, 1] */
+    double v = (double)(b >> 11) * 0x1p-53;
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
