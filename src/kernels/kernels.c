@@ -1,0 +1,61 @@
+/* kernels/kernels.c - the ladder: one constant table per level that is built, and the choice among
+ * them. Which implementation stands in which table is decided in kernel_list.inc alone. */
+#include "kernels/kernel_decls.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const isa_names[SFQ_ISA_COUNT] = {
+    [SFQ_ISA_REF] = "ref",
+    [SFQ_ISA_AVX2] = "avx2",
+    [SFQ_ISA_AVXVNNI] = "avxvnni",
+    [SFQ_ISA_AVX512] = "avx512",
+    [SFQ_ISA_AVX512VNNI] = "avx512vnni",
+    [SFQ_ISA_AMX] = "amx",
+};
+
+static const sfq_kernels table_ref = {
+    .isa = SFQ_ISA_REF,
+    .isa_name = "ref",
+#define SFQ_KERNEL(op, at_ref, at_avx2) .op = sfq_##op##_##at_ref,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+static const sfq_kernels table_avx2 = {
+    .isa = SFQ_ISA_AVX2,
+    .isa_name = "avx2",
+#define SFQ_KERNEL(op, at_ref, at_avx2) .op = sfq_##op##_##at_avx2,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+const sfq_kernels *sfq_kernels_get(sfq_isa max)
+{
+    sfq_isa host = sfq_isa_detect();
+    sfq_isa level = host < max ? host : max;
+    return level >= SFQ_ISA_AVX2 ? &table_avx2 : &table_ref;
+}
+
+const char *sfq_isa_name(sfq_isa isa)
+{
+    return (unsigned)isa < SFQ_ISA_COUNT ? isa_names[isa] : "unknown";
+}
+
+sfq_status sfq_isa_from_env(sfq_isa *out, sfq_error *err)
+{
+    const char *name = getenv("SFQ_MAX_ISA");
+    *out = SFQ_ISA_COUNT;
+    if (!name)
+        return SFQ_OK;
+    for (int i = 0; i < SFQ_ISA_COUNT; i++) {
+        if (strcmp(name, isa_names[i]) == 0) {
+            *out = (sfq_isa)i;
+            return SFQ_OK;
+        }
+    }
+    return sfq_fail(err, SFQ_E_ARGUMENT,
+                    "SFQ_MAX_ISA is \"%.40s\", expected one of ref, avx2, avxvnni, avx512, "
+                    "avx512vnni, amx",
+                    name);
+}
