@@ -49,13 +49,14 @@ typedef struct sfq_arch {
     bool gated;    /* SwiGLU-like MLP */
     bool qk_norm;  /* RMSNorm on each head's q and k before RoPE */
     bool learned_positions;
+    bool bias_qkv, bias_o, bias_mlp; /* biases of the block's matrices */
     bool tied_head;
     bool pooler_tanh; /* BERT pooler: tanh; DistilBERT pre_classifier: relu */
     sfq_activation activation;
     float norm_eps;
     float attn_scale; /* 1/sqrt(D) */
     sfq_rope_config rope;
-    int rope_dims; /* rotated leading dims of a head; 0 without RoPE */
+    int rope_dims;         /* rotated leading dims of a head; 0 without RoPE */
     sfq_layer_arch *layer; /* [layers] */
     int32_t bos;
     int32_t eos[SFQ_MAX_EOS];
@@ -70,6 +71,11 @@ sfq_status sfq_arch_open(sfq_arch **out, const sfq_hf_config *config,
                          const sfq_artifact_info *artifact, const char *dir, sfq_error *err);
 void sfq_arch_close(sfq_arch **arch);
 
+/* Inverse frequencies [rope_dims/2] and the factor on cos and sin, as Transformers computes them. */
+void sfq_rope_frequencies(const sfq_arch *arch, float *inv_freq, float *factor);
+/* cos/sin of one position, each [dims/2]. */
+void sfq_rope_angles(const float *inv_freq, float factor, size_t half, size_t position, float *cos,
+                     float *sin);
 /* cos/sin tables of positions [begin, end): each [end-begin, rope_dims/2]. */
 void sfq_rope_tables(const sfq_arch *arch, int begin, int end, float *cos, float *sin);
 

@@ -31,12 +31,13 @@ typedef enum sfq_role {
 
 /* One module: a matrix with an optional bias, or a norm with gain and optional bias. */
 typedef struct sfq_module {
-    char *name;   /* "model.layers.0.mlp.up_proj": + ".weight", ".bias", ".codes", ".scales" */
+    char *name; /* "model.layers.0.mlp.up_proj": + ".weight", ".bias", ".codes", ".scales" */
     sfq_role role;
-    int layer;    /* -1 outside the layers */
-    size_t n, k;  /* outputs, inputs; a table has n rows of k; a norm has n = 1, k = width */
+    int layer;       /* -1 outside the layers */
+    size_t n, k;     /* outputs, inputs; a table has n rows of k; a norm has n = 1, k = width */
     bool transposed; /* the file holds [k, n] (GPT-2 Conv1D) while dense; packed is always [n, k] */
     bool bias;       /* NAME.bias is there */
+    bool packed;     /* NAME.codes and NAME.scales instead of NAME.weight */
 } sfq_module;
 
 typedef struct sfq_modules {
@@ -44,7 +45,11 @@ typedef struct sfq_modules {
     size_t count;
 } sfq_modules;
 
-/* The modules of this checkpoint. Resolves optional prefixes ("bert.", "transformer."), proves that
+/* A dropped sublayer (heads or ffn 0) has no matrices and, before a pre-norm, no norm either; where
+ * its output matrix has a bias, that bias still counts: a module with k = 0 and bias. An artifact may
+ * carry a bias that the family does not have (what pruning took away on average).
+ *
+ * The modules of this checkpoint. Resolves optional prefixes ("bert.", "transformer."), proves that
  * every tensor is there with its shape and dtype (dense float, or as the artifact says), and that
  * nothing unknown is (buffers and unused heads of known names are skipped). FORMAT names the
  * tensor. artifact NULL: dense. */
@@ -52,6 +57,10 @@ sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_c
                             const sfq_artifact_info *artifact, sfq_error *err);
 void sfq_modules_close(sfq_modules **modules);
 const sfq_module *sfq_modules_find(const sfq_modules *modules, sfq_role role, int layer);
+/* NAME.weight and NAME.bias of a module (old BERT files call a norm's .gamma and .beta); NULL where
+ * the module has none (packed, k = 0, no bias). */
+const sfq_tensor *sfq_module_weight(const sfq_module *module, const sfq_checkpoint *ck);
+const sfq_tensor *sfq_module_bias(const sfq_module *module, const sfq_checkpoint *ck);
 /* Whether the role's matrix is a weight table or matrix that can be packed (norms cannot). */
 bool sfq_role_is_matrix(sfq_role role);
 /* word, position and type tables and LM heads: what --embedding-bits rules */
