@@ -1,0 +1,47 @@
+/* kernels/x86/avx2.h - small helpers of the AVX2 kernels: tails by masked vectors, so that an
+ * element goes through the same operations wherever it lies, and sums in one fixed order. Only
+ * files with the suffix _avx2.c include it. */
+#ifndef SFQ_KERNELS_X86_AVX2_H
+#define SFQ_KERNELS_X86_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SFQ_INLINE static inline __attribute__((always_inline))
+
+/* Loops over registers must be unrolled whole, whatever the optimization level. */
+#if defined(__clang__)
+#define SFQ_UNROLL _Pragma("unroll")
+#else
+#define SFQ_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* The first n of 8 lanes (n >= 8: all). */
+SFQ_INLINE __m256i sfq_avx2_mask(size_t n)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lanes);
+}
+
+/* ((l0+l1)+(l2+l3)) + ((l4+l5)+(l6+l7)) of each of four vectors. */
+SFQ_INLINE __m128 sfq_avx2_sum4(__m256 a, __m256 b, __m256 c, __m256 d)
+{
+    __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+}
+
+SFQ_INLINE float sfq_avx2_sum(__m256 a)
+{
+    return _mm_cvtss_f32(sfq_avx2_sum4(a, a, a, a));
+}
+
+SFQ_INLINE float sfq_avx2_max(__m256 a)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    m = _mm_max_ss(m, _mm_shuffle_ps(m, m, 1));
+    return _mm_cvtss_f32(m);
+}
+
+#endif
