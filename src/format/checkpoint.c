@@ -222,7 +222,7 @@ static sfq_status open_index(sfq_checkpoint *ck, const char *path, const sfq_hoo
     json_t *root = NULL;
     const json_t *map;
     const char **names = NULL;
-    size_t count;
+    size_t count = 0;
     sfq_status status;
     SFQ_DO(sfq_file_read(&text, path, INDEX_MAX_BYTES, err));
     SFQ_DO(sfq_json_parse(&root, path, text.data, text.len, TENSORS_MAX + 64, err));
@@ -270,7 +270,7 @@ static sfq_status no_weights(const char *dir, sfq_error *err)
     static const char *const others[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
                                          "tf_model.h5", "flax_model.msgpack"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        bool exists;
+        bool exists = false;
         SFQ_TRY(entry_exists(dir, others[i], &exists, err));
         if (exists)
             return sfq_fail_at(err, SFQ_E_UNSUPPORTED, others[i], NULL,
@@ -288,7 +288,7 @@ sfq_status sfq_checkpoint_open(sfq_checkpoint **out, const char *dir, const sfq_
 {
     sfq_checkpoint *ck = SFQ_NEW(sfq_checkpoint);
     char *index = NULL;
-    bool single;
+    bool single = false;
     sfq_status status = SFQ_OK;
     *out = NULL;
     if (!ck || !(ck->dir = sfq_mem_strdup(dir)) || !(index = sfq_path_join(dir, INDEX_NAME))) {

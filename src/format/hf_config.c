@@ -33,6 +33,16 @@ sfq_status sfq_hf_dim(const sfq_hf_config *c, const char *key, int64_t min, int6
     return SFQ_OK;
 }
 
+sfq_status sfq_hf_string(const sfq_hf_config *c, const json_t *obj, const char *key,
+                         const char **out, sfq_error *err)
+{
+    const char *value = NULL;
+    SFQ_TRY(sfq_json_string(obj, c->path, key, false, &value, err));
+    if (value)
+        *out = value;
+    return SFQ_OK;
+}
+
 sfq_status sfq_hf_read_json(json_t **out, const char *path, sfq_error *err)
 {
     sfq_buf text = SFQ_BUF_INIT(CONFIG_MAX_BYTES);
@@ -135,7 +145,7 @@ static sfq_status read_switches(sfq_hf_config *c, const sfq_hf_family *f, sfq_er
     static const bool no = false;
     c->activation = f->activation_default;
     c->norm_eps = f->eps_default;
-    SFQ_TRY(sfq_json_string(c->root, c->path, f->activation, false, &c->activation, err));
+    SFQ_TRY(sfq_hf_string(c, c->root, f->activation, &c->activation, err));
     if (f->eps)
         SFQ_TRY(
             sfq_json_real(c->root, c->path, f->eps, 1e-30, 1, &f->eps_default, &c->norm_eps, err));

@@ -167,8 +167,7 @@ sfq_status sfq_hf_refuse_features(const sfq_hf_config *c, sfq_error *err)
                                value ? "true" : "false", c->model_type);
     }
     if (strcmp(c->model_type, "bert") == 0)
-        SFQ_TRY(
-            sfq_json_string(c->root, c->path, "position_embedding_type", false, &positions, err));
+        SFQ_TRY(sfq_hf_string(c, c->root, "position_embedding_type", &positions, err));
     if (strcmp(positions, "absolute") != 0)
         return sfq_fail_at(err, SFQ_E_UNSUPPORTED, c->path, NULL,
                            "%s: position_embedding_type \"%s\" is not supported", c->path,

@@ -50,6 +50,9 @@ sfq_status sfq_hf_read_ids(sfq_hf_config *c, const sfq_hf_family *f, const char 
 /* A size: absent is an error without def; FORMAT below min, LIMIT above max. */
 sfq_status sfq_hf_dim(const sfq_hf_config *c, const char *key, int64_t min, int64_t max,
                       const int64_t *def, int64_t *out, sfq_error *err);
+/* A string of obj; *out is left as it is where the key is absent or null. */
+sfq_status sfq_hf_string(const sfq_hf_config *c, const json_t *obj, const char *key,
+                         const char **out, sfq_error *err);
 /* A JSON text of the model's directory, bounded. */
 sfq_status sfq_hf_read_json(json_t **out, const char *path, sfq_error *err);
 

@@ -21,8 +21,8 @@ static sfq_status find_kind(const sfq_hf_config *c, const json_t *rope, sfq_rope
 {
     static const char *const kinds[] = {"default", "linear", "llama3", "yarn"};
     const char *name = "default";
-    SFQ_TRY(sfq_json_string(rope, c->path, "type", false, &name, err));
-    SFQ_TRY(sfq_json_string(rope, c->path, "rope_type", false, &name, err));
+    SFQ_TRY(sfq_hf_string(c, rope, "type", &name, err));
+    SFQ_TRY(sfq_hf_string(c, rope, "rope_type", &name, err));
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(kinds[i], name) == 0) {
             *out = (sfq_rope_kind)i;

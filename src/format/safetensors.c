@@ -47,7 +47,8 @@ static sfq_status place(sfq_safetensors *st, const unsigned char *data, uint64_t
 {
     sfq_st_header *h = &st->header;
     uint64_t at = 0;
-    qsort(h->items, h->count, sizeof *h->items, compare_extents);
+    if (h->count > 1)
+        qsort(h->items, h->count, sizeof *h->items, compare_extents);
     for (size_t i = 0; i < h->count; i++) {
         sfq_st_item *item = &h->items[i];
         if (item->begin != at)
@@ -122,7 +123,7 @@ sfq_status sfq_safetensors_open(sfq_safetensors **out, const char *path, sfq_err
 {
     sfq_safetensors *st = SFQ_NEW(sfq_safetensors);
     sfq_status status = SFQ_OK;
-    size_t n;
+    size_t n = 0;
     *out = NULL;
     if (!st)
         return sfq_fail_memory(err, sizeof *st, path);

@@ -290,8 +290,8 @@ static sfq_status find_dtype(const cursor *c, const char *name, const char *dtyp
 
 static sfq_status check_draft(const cursor *c, const char *name, const draft *d, sfq_st_item *out)
 {
-    const foreign_dtype *foreign;
-    unsigned bits;
+    const foreign_dtype *foreign = NULL;
+    unsigned bits = 0;
     sfq_dtype own = SFQ_F32;
     uint64_t count = 1, size;
     if (!d->has_dtype || !d->has_shape || !d->has_extent)
