@@ -14,7 +14,7 @@ static double act_bound(sfq_activation kind, double x, double want)
 {
     double size = fabs(want);
     if (kind == SFQ_ACT_GELU || kind == SFQ_ACT_GELU_TANH)
-        size = fmax(size, fabs(x) * 0.125);
+        size = fmax(size, fabs(x) * 0.25); /* x/2 times roundings of 1 + erf, before it cancels */
     if (kind == SFQ_ACT_SILU || kind == SFQ_ACT_QUICK_GELU)
         size += size * fabs(x) * 0.5; /* the exponent's argument is rounded too */
     return kind == SFQ_ACT_RELU ? 0.0 : 6 * CHECK_EPS * size + 1e-37;
