@@ -1,0 +1,89 @@
+/* model/exec.h - the inside of sfq_exec and what the files of the forward pass share. Inside src/model
+ * only. */
+#ifndef SFQ_MODEL_EXEC_H
+#define SFQ_MODEL_EXEC_H
+
+#include "model/forward.h"
+
+/* The widest of each per-layer dimension: what scratch for one token takes. */
+typedef struct sfq_exec_widths {
+    size_t qkv;      /* (heads + 2 kv_heads) * D */
+    size_t att;      /* heads * D, at least C */
+    size_t ffn;      /* F, twice when gated */
+    size_t half;     /* rope_dims / 2 */
+    size_t k_padded; /* inputs of packed matrices */
+    size_t segments;
+} sfq_exec_widths;
+
+struct sfq_exec {
+    const sfq_net *net;
+    const sfq_kernels *kernels;
+    sfq_pool *pool;
+    size_t threads;
+    sfq_exec_widths widths;
+    float inv_freq[SFQ_MAX_HEAD_DIM / 2];
+    float rope_factor;
+    uint8_t *worker_scratch; /* [threads, SFQ_QGEMM_SCRATCH] */
+    size_t capacity;         /* tokens that `memory` holds */
+    void *memory;            /* everything below */
+    float *x;                /* [T, C] residual stream, at last the hidden states */
+    float *h;                /* [T, C] normed input, output of a sublayer */
+    float *qkv;              /* [T, (H + 2 KV) D] of the layer at hand */
+    float *att;              /* [T, H D] */
+    float *ffn;              /* [T, F or 2F] gate | up */
+    float *cos, *sin;        /* [T, rope_dims/2] */
+    int16_t *codes;          /* [T, k_padded] quantized activations */
+    float *a_scales;         /* [T, segments] */
+    int32_t *a_sums;         /* [T, segments] */
+    uint32_t *position;      /* [T] in its sequence */
+    uint32_t *sequence;      /* [T] */
+};
+
+/* Scratch for `tokens` tokens. MEMORY, LIMIT; exec stays usable. */
+sfq_status sfq_exec_reserve(sfq_exec *e, size_t tokens, sfq_error *err);
+
+/* fn on rows 0..n-1; on the pool where the work pays for waking it. work: about the multiply-adds
+ * of one row. */
+void sfq_exec_rows(sfq_exec *e, size_t n, size_t work, sfq_task_fn fn, void *ctx);
+/* The same for rows of uneven work, handed out `grain` at a time. */
+void sfq_exec_uneven(sfq_exec *e, size_t n, size_t work, size_t grain, sfq_task_fn fn, void *ctx);
+
+/* ---- linear.c ---- */
+
+typedef struct sfq_linear {
+    const sfq_matrix *w; /* [N, K] */
+    float *y;            /* [M, ldy] */
+    size_t ldy;
+} sfq_linear;
+
+enum { SFQ_LINEAR_MAX = 3 };
+
+/* y = x W^T + bias for up to three matrices that read the same x [m, ldx]: quantized once, one pass
+ * over the pool. A matrix with k = 0 gives its bias. */
+void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x, size_t ldx,
+                    size_t m);
+
+/* ---- attention.c ---- */
+
+/* From the normed input x [T, C] to the output before the residual sum, both in h's place. */
+void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out);
+
+/* ---- block.c ---- */
+
+/* x (+ pending h) -> x (+ pending h): one layer. *pending says that x += h is still due. */
+void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, bool *pending);
+/* x += h where add; then dst = norm(x) where norm has a gain (dst may be x). Rows [0, t). */
+void sfq_residual_norm(sfq_exec *e, size_t t, bool add, const sfq_norm *norm, float *dst);
+
+/* ---- kv.c ---- */
+
+float *sfq_kv_keys(const sfq_kv *kv, int layer);   /* [capacity, kv_heads D] */
+float *sfq_kv_values(const sfq_kv *kv, int layer); /* [capacity, kv_heads D] */
+void sfq_kv_advance(sfq_kv *kv, size_t count);
+
+/* ---- forward.c ---- */
+
+/* One row of a table (word, position, type), dense or packed: y [K]. */
+void sfq_table_row(const sfq_kernels *kernels, const sfq_matrix *table, size_t row, float *y);
+
+#endif

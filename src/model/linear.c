@@ -1,0 +1,204 @@
+/* model/linear.c - the one place that splits matrix work over the pool. Outputs are cut into panels
+ * of 16 and, for many rows, tokens into blocks; a kernel computes each output from its own inputs
+ * alone, so no cut changes a bit. Activations are quantized once per input and shared by all packed
+ * matrices that read it. */
+#include "model/exec.h"
+
+#include "base/ck.h"
+
+#include <string.h>
+
+enum {
+    SFQ_DECODE_ROWS = 32,  /* up to here one contiguous range of panels per worker */
+    SFQ_TOKEN_BLOCK = 128, /* rows per item beyond that */
+    SFQ_PANEL_CHUNK = 8,   /* panels per item at most */
+    SFQ_ITEMS_PER_THREAD = 4,
+    SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
+};
+
+typedef struct sfq_linear_part {
+    bool packed;
+    size_t panel_begin, panel_end; /* place in the panels of all parts */
+    sfq_qgemm_args q;
+    sfq_gemm_args g;
+} sfq_linear_part;
+
+typedef struct sfq_linear_job {
+    sfq_exec *e;
+    size_t count;
+    sfq_linear_part part[SFQ_LINEAR_MAX];
+    sfq_quant_rows_args quant;    /* codes NULL: no part is packed */
+    size_t m, token_block;        /* rows, rows of an item */
+    size_t panels, chunk, chunks; /* all panels, panels of an item, items along them */
+} sfq_linear_job;
+
+/* Panels [begin, end) of the job, rows [row, row + m). */
+static void sfq_linear_range(const sfq_linear_job *job, size_t begin, size_t end, size_t row,
+                             size_t m, void *scratch)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        const sfq_linear_part *p = &job->part[i];
+        size_t from = sfq_max_size(begin, p->panel_begin), to = sfq_min_size(end, p->panel_end);
+        if (from >= to)
+            continue;
+        from -= p->panel_begin;
+        to -= p->panel_begin;
+        if (p->packed) {
+            sfq_qgemm_args q = p->q;
+            q.a += row * q.k_padded;
+            q.a_scales += row * q.segments;
+            q.a_sums += row * q.segments;
+            q.y += row * q.ldy;
+            q.m = m;
+            q.scratch = scratch;
+            job->e->kernels->qgemm(&q, from, to);
+        } else {
+            sfq_gemm_args g = p->g;
+            g.x += row * g.ldx;
+            g.y += row * g.ldy;
+            g.m = m;
+            g.scratch = scratch;
+            job->e->kernels->gemm(&g, from * SFQ_PANEL_N, sfq_min_size(to * SFQ_PANEL_N, g.n));
+        }
+    }
+}
+
+/* Items run along the panels first, so that neighbours share the token block's activations. */
+static void sfq_linear_task(void *ctx, size_t begin, size_t end, int worker)
+{
+    const sfq_linear_job *job = (const sfq_linear_job *)ctx;
+    void *scratch = job->e->worker_scratch + (size_t)worker * SFQ_QGEMM_SCRATCH;
+    while (begin < end) {
+        size_t block = begin / job->chunks, first = begin % job->chunks;
+        size_t last = sfq_min_size(job->chunks, first + (end - begin));
+        size_t row = block * job->token_block;
+        sfq_linear_range(job, first * job->chunk, sfq_min_size(last * job->chunk, job->panels), row,
+                         sfq_min_size(job->token_block, job->m - row), scratch);
+        begin += last - first;
+    }
+}
+
+static void sfq_linear_split(sfq_linear_job *job, size_t work)
+{
+    sfq_exec *e = job->e;
+    job->token_block = job->m;
+    job->chunk = 1;
+    if (e->threads == 1 || work < SFQ_LINEAR_INLINE) {
+        job->token_block = job->m > SFQ_DECODE_ROWS ? SFQ_TOKEN_BLOCK : job->m;
+        job->chunks = job->panels;
+        sfq_linear_task(job, 0, job->chunks * ((job->m + job->token_block - 1) / job->token_block),
+                        0);
+        return;
+    }
+    if (job->m <= SFQ_DECODE_ROWS) {
+        job->chunks = job->panels;
+        sfq_pool_run(e->pool, job->panels, 1, sfq_linear_task, job);
+        return;
+    }
+    size_t wanted = e->threads * SFQ_ITEMS_PER_THREAD;
+    job->token_block = SFQ_TOKEN_BLOCK;
+    while (job->token_block > 16 &&
+           job->panels * ((job->m + job->token_block - 1) / job->token_block) < wanted)
+        job->token_block /= 2;
+    size_t blocks = (job->m + job->token_block - 1) / job->token_block;
+    job->chunk = sfq_max_size(1, sfq_min_size(SFQ_PANEL_CHUNK, job->panels * blocks / wanted));
+    job->chunks = (job->panels + job->chunk - 1) / job->chunk;
+    sfq_pool_run_dynamic(e->pool, job->chunks * blocks, 1, sfq_linear_task, job);
+}
+
+static void sfq_quant_task(void *ctx, size_t begin, size_t end, int worker)
+{
+    const sfq_linear_job *job = (const sfq_linear_job *)ctx;
+    (void)worker;
+    job->e->kernels->quant_rows(&job->quant, begin, end);
+}
+
+static void sfq_linear_bias(const sfq_linear *part, size_t m)
+{
+    for (size_t i = 0; i < m; i++)
+        memcpy(part->y + i * part->ldy, part->w->bias, part->w->n * sizeof(float));
+}
+
+/* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the same
+ * segments, hence the same codes. */
+static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const float *x, size_t ldx)
+{
+    const sfq_matrix *w = part->w;
+    sfq_exec *e = job->e;
+    sfq_linear_part *p = &job->part[job->count++];
+    p->packed = w->packed;
+    p->panel_begin = job->panels;
+    p->panel_end = job->panels += (w->n + SFQ_PANEL_N - 1) / SFQ_PANEL_N;
+    if (!w->packed) {
+        p->g = (sfq_gemm_args){.w = w->w,
+                               .dtype = w->dtype,
+                               .n = w->n,
+                               .k = w->k,
+                               .ldw = w->k,
+                               .bias = w->bias,
+                               .x = x,
+                               .ldx = ldx,
+                               .y = part->y,
+                               .ldy = part->ldy};
+        return;
+    }
+    const sfq_cluster *c = &w->cluster;
+    size_t k_padded = c->k_blocks * SFQ_BLOCK_K;
+    p->q = (sfq_qgemm_args){.codes = w->codes,
+                            .panel_bytes = w->panel_bytes,
+                            .bits = w->bits,
+                            .n = w->n,
+                            .k_blocks = c->k_blocks,
+                            .segments = c->segments,
+                            .segment_k = c->segment_k,
+                            .share = c->share,
+                            .scales = w->scales,
+                            .bias = w->bias,
+                            .a = e->codes,
+                            .k_padded = k_padded,
+                            .a_scales = e->a_scales,
+                            .a_sums = e->a_sums,
+                            .y = part->y,
+                            .ldy = part->ldy};
+    job->quant = (sfq_quant_rows_args){.x = x,
+                                       .ldx = ldx,
+                                       .m = job->m,
+                                       .k = w->k,
+                                       .segments = c->segments,
+                                       .segment_k = c->segment_k,
+                                       .bits = w->activation_bits,
+                                       .codes = e->codes,
+                                       .k_padded = k_padded,
+                                       .scales = e->a_scales,
+                                       .sums = e->a_sums};
+}
+
+/* Whether a part can join the job: other activation bits need other codes. */
+static bool sfq_linear_joins(const sfq_linear_job *job, const sfq_matrix *w)
+{
+    return job->count == 0 || !w->packed || job->quant.codes == NULL ||
+           job->quant.bits == w->activation_bits;
+}
+
+void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x, size_t ldx,
+                    size_t m)
+{
+    size_t i = 0;
+    while (i < count) {
+        sfq_linear_job job = {.e = e, .m = m};
+        size_t work = 0;
+        for (; i < count && sfq_linear_joins(&job, parts[i].w); i++) {
+            if (parts[i].w->k == 0) {
+                sfq_linear_bias(&parts[i], m);
+                continue;
+            }
+            sfq_linear_add(&job, &parts[i], x, ldx);
+            work += m * parts[i].w->n * parts[i].w->k;
+        }
+        if (job.count == 0)
+            continue;
+        if (job.quant.codes)
+            sfq_exec_rows(e, m, 4 * job.quant.k_padded, sfq_quant_task, &job);
+        sfq_linear_split(&job, work);
+    }
+}
