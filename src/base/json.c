@@ -66,6 +66,10 @@ sfq_status sfq_json_parse(json_t **out, const char *file, const char *text, size
                           size_t max_objects, sfq_error *err)
 {
     *out = NULL;
+    const char *nul = bytes > 0 ? memchr(text, 0, bytes) : NULL; /* jansson would skip it */
+    if (nul != NULL)
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: a NUL byte at offset %zu", file,
+                           (size_t)(nul - text));
     size_t limit = max_objects != 0 ? max_objects : JSON_VALUES_MAX;
     size_t depth;
     size_t values;
