@@ -17,6 +17,10 @@
 #define SFQ_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Keeps the steps of a chain where they are written: without it GCC 12 moves the products of a tile
+ * before its sums, runs out of registers, and spills half of the accumulators. */
+#define SFQ_PIN(v) __asm__ volatile("" : "+x"(v))
+
 /* The first n of 8 lanes (n >= 8: all). */
 SFQ_INLINE __m256i sfq_avx2_mask(size_t n)
 {

@@ -20,7 +20,7 @@
 enum {
     CHUNK_K = 512, /* 16 KB of widened codes: half of a small L1 */
     CHUNK_BLOCKS = CHUNK_K / SFQ_BLOCK_K,
-    TOKENS = 512, /* rows per pass over a panel */
+    TOKENS = 96, /* rows per pass over the panels: their codes stay in L2 */
     TILE_M = 3,
     WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
     QUAD_BYTES = SFQ_ROW_BYTES
@@ -70,8 +70,10 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
             __m256i x =
                 _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)quad));
             SFQ_UNROLL
-            for (int j = 0; j < 4; j++)
+            for (int j = 0; j < 4; j++) {
                 sum[i][j] = _mm256_add_epi32(sum[i][j], _mm256_madd_epi16(v[j], x));
+                SFQ_PIN(sum[i][j]);
+            }
         }
     }
     SFQ_UNROLL
@@ -174,10 +176,10 @@ void sfq_qgemm_avx2(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_en
     qgemm_scratch *t = a->scratch;
     epilogue e;
     assert(((uintptr_t)a->scratch & 63) == 0);
-    for (size_t p = panel_begin; p < panel_end; p++) {
-        const uint8_t *panel = a->codes + p * a->panel_bytes;
-        for (size_t m0 = 0; m0 < a->m; m0 += TOKENS) {
-            size_t rows = sfq_min_size(TOKENS, a->m - m0);
+    for (size_t m0 = 0; m0 < a->m; m0 += TOKENS) {
+        size_t rows = sfq_min_size(TOKENS, a->m - m0);
+        for (size_t p = panel_begin; p < panel_end; p++) {
+            const uint8_t *panel = a->codes + p * a->panel_bytes;
             for (size_t s = 0; s < a->segments; s++) {
                 segment_sums(a, t, panel, s, m0, rows);
                 epilogue_begin(&e, a, p, s);
