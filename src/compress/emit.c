@@ -1,0 +1,205 @@
+/* compress/emit.c - model.safetensors and config.json of the artifact. One tensor's output is in
+ * memory at a time. Nothing here depends on time, threads or paths: the same input gives the same
+ * bytes. */
+#include "compress/emit.h"
+
+#include "base/hooks.h"
+#include "base/mem.h"
+#include "compress/fuse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct emitter {
+    const sfq_plan *plan;
+    const sfq_hooks *hooks;
+    sfq_st_writer *writer;
+    sfq_fuser *fuser;
+    uint64_t done;
+    int index, stages;
+} emitter;
+
+static sfq_status advance(void *ud, uint64_t weights, sfq_error *err)
+{
+    emitter *e = ud;
+    e->done += weights;
+    sfq_hooks_progress(e->hooks, "fuse", e->index, e->stages, e->done, e->plan->source_weights,
+                       "weights");
+    return sfq_hooks_check(e->hooks, err);
+}
+
+/* ---- packed ---- */
+
+static sfq_status put_scales(emitter *e, const sfq_plan_tensor *t, float *scales, sfq_error *err)
+{
+    size_t count = sfq_cluster_scales(&t->spec.cluster);
+    if (t->scale_dtype == SFQ_F32)
+        return sfq_st_writer_put(e->writer, t->scale_index, scales, count * sizeof *scales, err);
+    uint16_t *half = (uint16_t *)(void *)scales; /* in place: value i is read before it is passed */
+    for (size_t i = 0; i < count; i++) {
+        uint16_t h = sfq_f32_to_f16(scales[i]);
+        memcpy((unsigned char *)half + i * sizeof h, &h, sizeof h);
+    }
+    return sfq_st_writer_put(e->writer, t->scale_index, half, count * sizeof *half, err);
+}
+
+static sfq_status emit_packed(emitter *e, const sfq_plan_tensor *t, sfq_emit_loss *loss,
+                              sfq_error *err)
+{
+    const sfq_cluster *c = &t->spec.cluster;
+    size_t code_bytes = sfq_cluster_code_bytes(c, t->spec.bits);
+    size_t scale_bytes = sfq_cluster_scales(c) * sizeof(float);
+    sfq_fuse_input in = {t->module, t->source, c, t->spec.bits, t->scale_dtype};
+    sfq_fuse_output out = {.codes = sfq_mem_raw(code_bytes), .scales = sfq_mem_raw(scale_bytes)};
+    sfq_status status = SFQ_OK;
+    if (out.codes == NULL || out.scales == NULL) {
+        status = sfq_fail_memory(err, code_bytes + scale_bytes, t->source->name);
+        goto done;
+    }
+    SFQ_DO(sfq_fuser_pack(e->fuser, &in, advance, e, &out, err));
+    SFQ_DO(sfq_st_writer_put(e->writer, t->index, out.codes, code_bytes, err));
+    SFQ_DO(put_scales(e, t, out.scales, err));
+    *loss = (sfq_emit_loss){out.error, out.energy};
+done:
+    sfq_mem_free(out.codes);
+    sfq_mem_free(out.scales);
+    return status;
+}
+
+/* ---- dense ---- */
+
+static void to_half(uint16_t *dst, const sfq_tensor *t)
+{
+    enum { CHUNK = 1024 };
+    float w[CHUNK];
+    const size_t size = sfq_dtype_info(t->dtype)->bytes;
+    for (uint64_t at = 0; at < t->count; at += CHUNK) {
+        size_t n = sfq_min_size(CHUNK, (size_t)(t->count - at));
+        sfq_to_f32(w, (const unsigned char *)t->data + at * size, t->dtype, n);
+        for (size_t i = 0; i < n; i++)
+            dst[at + i] = sfq_f32_to_f16(w[i]);
+    }
+}
+
+static sfq_status emit_dense(emitter *e, const sfq_plan_tensor *t, sfq_error *err)
+{
+    const sfq_tensor *src = t->source;
+    if (t->dtype == src->dtype) {
+        SFQ_TRY(sfq_st_writer_put(e->writer, t->index, src->data, (size_t)src->bytes, err));
+        return advance(e, src->count, err);
+    }
+    size_t bytes = (size_t)src->count * sizeof(uint16_t);
+    uint16_t *half = sfq_mem_raw(bytes);
+    if (half == NULL)
+        return sfq_fail_memory(err, bytes, src->name);
+    to_half(half, src);
+    sfq_status status = sfq_st_writer_put(e->writer, t->index, half, bytes, err);
+    sfq_mem_free(half);
+    SFQ_TRY(status);
+    return advance(e, src->count, err);
+}
+
+static size_t widest(const sfq_plan *plan)
+{
+    size_t k = 1;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->tensors[i].packed)
+            k = sfq_max_size(k, plan->tensors[i].spec.cluster.k);
+    return k;
+}
+
+sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_outdir *dir,
+                            const sfq_hooks *hooks, int index, int stages, sfq_emit_loss *losses,
+                            sfq_error *err)
+{
+    emitter e = {.plan = plan, .hooks = hooks, .index = index, .stages = stages};
+    sfq_status status = SFQ_OK;
+    SFQ_DO(sfq_st_writer_open(&e.writer, dir, "model.safetensors", err));
+    SFQ_DO(sfq_plan_declare(plan, e.writer, err));
+    SFQ_DO(sfq_st_writer_begin(e.writer, err));
+    SFQ_DO(sfq_fuser_open(&e.fuser, source->pool, widest(plan), err));
+    for (size_t i = 0; i < plan->count; i++) {
+        const sfq_plan_tensor *t = &plan->tensors[i];
+        if (t->packed)
+            SFQ_DO(emit_packed(&e, t, &losses[i], err));
+        else
+            SFQ_DO(emit_dense(&e, t, err));
+    }
+    SFQ_DO(sfq_st_writer_finish(&e.writer, err));
+done:
+    sfq_fuser_close(&e.fuser);
+    sfq_st_writer_abort(&e.writer);
+    return status;
+}
+
+/* ---- config.json ---- */
+
+static int by_spec_name(const void *a, const void *b)
+{
+    const sfq_packed_spec *x = a;
+    const sfq_packed_spec *y = b;
+    return strcmp(x->name, y->name);
+}
+
+sfq_status sfq_emit_config(const sfq_plan *plan, const sfq_source *source, sfq_outdir *dir,
+                           sfq_error *err)
+{
+    const sfq_arch *arch = source->arch;
+    size_t layers = (size_t)arch->layers;
+    json_t *json = NULL;
+    sfq_status status = SFQ_OK;
+    sfq_artifact_info info = {
+        .version = SFQ_ARTIFACT_VERSION,
+        .original_parameters = source->parameters,
+        .layers = SFQ_NEW_ARRAY(sfq_layer_dims, layers),
+        .layer_count = arch->layers,
+        .packed = SFQ_NEW_ARRAY(sfq_packed_spec, plan->packed_count),
+    };
+    if (info.layers == NULL || info.packed == NULL) {
+        status = sfq_fail_memory(err, plan->packed_count * sizeof *info.packed, "config.json");
+        goto done;
+    }
+    for (size_t i = 0; i < layers; i++)
+        info.layers[i] = (sfq_layer_dims){arch->layer[i].heads, arch->layer[i].kv_heads,
+                                          arch->layer[i].ffn};
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->tensors[i].packed)
+            info.packed[info.packed_count++] = plan->tensors[i].spec;
+    qsort(info.packed, info.packed_count, sizeof *info.packed, by_spec_name);
+    SFQ_DO(sfq_artifact_config(&json, source->config, &info, err));
+    SFQ_DO(sfq_emit_json(dir, "config.json", json, err));
+done:
+    json_decref(json);
+    sfq_mem_free(info.layers); /* the names in info.packed belong to the modules */
+    sfq_mem_free(info.packed);
+    return status;
+}
+
+typedef struct json_sink {
+    sfq_buf buf;
+    sfq_status status;
+    sfq_error *err;
+} json_sink;
+
+static int sink_json(const char *text, size_t n, void *ud)
+{
+    json_sink *sink = ud;
+    sink->status = sfq_buf_add(&sink->buf, text, n, sink->err);
+    return sink->status == SFQ_OK ? 0 : -1;
+}
+
+sfq_status sfq_emit_json(sfq_outdir *dir, const char *name, const json_t *json, sfq_error *err)
+{
+    const size_t most = (size_t)64 << 20;
+    json_sink sink = {.buf = SFQ_BUF_INIT(most), .err = err};
+    int wrong = json_dump_callback(json, sink_json, &sink, JSON_INDENT(2));
+    sfq_status status = sink.status;
+    if (wrong && status == SFQ_OK)
+        status = sfq_fail_memory(err, 0, name);
+    if (status == SFQ_OK)
+        status = sfq_buf_add(&sink.buf, "\n", 1, err);
+    if (status == SFQ_OK)
+        status = sfq_outdir_put(dir, name, sink.buf.data, sink.buf.len, err);
+    sfq_buf_free(&sink.buf);
+    return status;
+}

@@ -1,0 +1,52 @@
+/* compress/plan.h - what becomes of every tensor, and what that costs: decided before the work. */
+#ifndef SFQ_COMPRESS_PLAN_H
+#define SFQ_COMPRESS_PLAN_H
+
+#include "compress/source.h"
+
+typedef struct sfq_plan_tensor {
+    const sfq_module *module;
+    const sfq_tensor *source;
+    bool packed;
+    /* packed */
+    sfq_packed_spec spec; /* name is the module's */
+    sfq_dtype scale_dtype;
+    /* dense leftover */
+    sfq_dtype dtype; /* in the file: F16, or the source's where F16 overflows */
+    /* places in the file's list of tensors */
+    size_t index, scale_index;
+} sfq_plan_tensor;
+
+typedef struct sfq_plan {
+    sfq_plan_tensor *tensors; /* sorted by the tensor's name */
+    size_t count;
+    size_t packed_count;
+    uint64_t weights;       /* that are quantized, padding not counted */
+    uint64_t scales;        /* that they use */
+    uint64_t source_weights; /* elements that are read */
+    uint64_t original_bytes; /* 2 * parameters */
+    uint64_t file_bytes;     /* model.safetensors, exact */
+    uint64_t memory_bytes;   /* peak beyond the mapped source */
+    uint64_t disk_bytes;     /* of the whole output */
+    double seconds;
+} sfq_plan;
+
+/* Options that this version cannot do, values out of range. `causal` decides the hint. */
+sfq_status sfq_plan_check(const sfq_compress_options *options, bool causal, sfq_error *err);
+
+/* Reads every weight once: NUMERIC for what is not finite, dtypes from what is there. `stages` is
+ * the number of stages of the whole run, for progress; this is the first. */
+sfq_status sfq_plan_make(sfq_plan **out, const sfq_source *source,
+                         const sfq_compress_options *options, int stages, sfq_error *err);
+void sfq_plan_free(sfq_plan **plan);
+
+/* MEMORY or NO_SPACE when this machine has less than the plan needs. output NULL: memory only. */
+sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err);
+
+/* Declares all tensors in the order of the file; shared by the size of a plan and by emit. */
+sfq_status sfq_plan_declare(const sfq_plan *plan, sfq_st_writer *writer, sfq_error *err);
+
+/* Integer width of the activations that a matrix reads, by its role and bits. */
+int sfq_plan_activation_bits(sfq_role role, int bits);
+
+#endif
