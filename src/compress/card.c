@@ -80,11 +80,11 @@ static sfq_status add_head(sfq_buf *b, const char *title, const char *licence, s
         SFQ_TRY(sfq_buf_addf(b, err, "license: %s\n", licence));
     SFQ_TRY(sfq_buf_addf(b, err, "tags:\n- sfq\n- quantized\n---\n\n# %s, compressed with SFQ\n\n",
                          title));
-    return sfq_buf_addf(
-        b, err,
-        "Made from `%s` by Sparse Fusion Quantization %s. Weights are stored as integer codes; each "
-        "group of several hundred weights shares one scale.\n\n",
-        title, SFQ_VERSION_STRING);
+    return sfq_buf_addf(b, err,
+                        "Made from `%s` by Sparse Fusion Quantization %s. Weights are stored as "
+                        "integer codes; each "
+                        "group of several hundred weights shares one scale.\n\n",
+                        title, SFQ_VERSION_STRING);
 }
 
 static sfq_status add_sizes(sfq_buf *b, const sfq_report *report, sfq_error *err)
@@ -100,8 +100,8 @@ static sfq_status add_sizes(sfq_buf *b, const sfq_report *report, sfq_error *err
     SFQ_TRY(sfq_buf_addf(b, err, "| bits per parameter | 16 | %.3f |\n",
                          8.0 * (double)r->bytes / parameters));
     if (r->measured)
-        SFQ_TRY(sfq_buf_addf(b, err, "| %s | %.6g | %.6g |\n", r->metric, r->baseline,
-                             r->compressed));
+        SFQ_TRY(
+            sfq_buf_addf(b, err, "| %s | %.6g | %.6g |\n", r->metric, r->baseline, r->compressed));
     SFQ_TRY(sfq_buf_addf(b, err,
                          "\nThe weights are %.1f %% smaller. Scales are %.3f %% of the quantized "
                          "weights by count.\n",
@@ -116,15 +116,16 @@ static sfq_status add_tail(sfq_buf *b, const sfq_report *report, const char *lic
                            sfq_error *err)
 {
     const sfq_compress_options *o = report->options;
-    SFQ_TRY(sfq_buf_addf(b, err,
-                         "\n## How it was made\n\nRecipe `%s`: %d bits for the matrices, %d bits for "
-                         "embeddings and language-model heads; nothing pruned, no data used. "
-                         "`sfq_report.json` has the options, every tensor's error and the times.\n",
-                         report->result->recipe, o->bits, o->embedding_bits));
-    SFQ_TRY(sfq_buf_addf(b, err,
-                         "\n## Use\n\n```sh\nsfq inspect DIR\nsfq run DIR%s\n```\n\n## Licence\n\n",
-                         report->source->arch->head == SFQ_MODEL_HEAD_LM ? " -p \"Once upon a time\""
-                                                                         : " -p \"Some text\""));
+    SFQ_TRY(
+        sfq_buf_addf(b, err,
+                     "\n## How it was made\n\nRecipe `%s`: %d bits for the matrices, %d bits for "
+                     "embeddings and language-model heads; nothing pruned, no data used. "
+                     "`sfq_report.json` has the options, every tensor's error and the times.\n",
+                     report->result->recipe, o->bits, o->embedding_bits));
+    SFQ_TRY(sfq_buf_addf(
+        b, err, "\n## Use\n\n```sh\nsfq inspect DIR\nsfq run DIR%s\n```\n\n## Licence\n\n",
+        report->source->arch->head == SFQ_MODEL_HEAD_LM ? " -p \"Once upon a time\""
+                                                        : " -p \"Some text\""));
     if (licence[0] != 0)
         return sfq_buf_addf(b, err, "`%s`, as the original model states.\n", licence);
     if (has_licence_file(report->source->dir))

@@ -3,6 +3,7 @@
  * bytes. */
 #include "compress/emit.h"
 
+#include "base/ck.h"
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/fuse.h"
@@ -160,8 +161,8 @@ sfq_status sfq_emit_config(const sfq_plan *plan, const sfq_source *source, sfq_o
         goto done;
     }
     for (size_t i = 0; i < layers; i++)
-        info.layers[i] = (sfq_layer_dims){arch->layer[i].heads, arch->layer[i].kv_heads,
-                                          arch->layer[i].ffn};
+        info.layers[i] =
+            (sfq_layer_dims){arch->layer[i].heads, arch->layer[i].kv_heads, arch->layer[i].ffn};
     for (size_t i = 0; i < plan->count; i++)
         if (plan->tensors[i].packed)
             info.packed[info.packed_count++] = plan->tensors[i].spec;

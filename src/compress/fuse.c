@@ -3,6 +3,7 @@
  * its place. Sums that reports quote are kept per panel and added in panel order. */
 #include "compress/fuse.h"
 
+#include "base/ck.h"
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/scale.h"

@@ -171,11 +171,11 @@ static sfq_status run_stages(run *r, sfq_error *err)
     SFQ_TRY(stage_write(r, rejected, err));
     if (!rejected)
         return SFQ_OK;
-    return sfq_fail_at(err, SFQ_E_GUARD, out->output, NULL,
-                       "%s fell from %.6g to %.6g, a drop of %.4g where %.4g is allowed; the result "
-                       "is kept as %s; use more --bits, or allow more with --max-drop",
-                       out->metric, out->baseline, out->compressed, out->drop,
-                       r->options->max_drop, out->output);
+    return sfq_fail_at(
+        err, SFQ_E_GUARD, out->output, NULL,
+        "%s fell from %.6g to %.6g, a drop of %.4g where %.4g is allowed; the result "
+        "is kept as %s; use more --bits, or allow more with --max-drop",
+        out->metric, out->baseline, out->compressed, out->drop, r->options->max_drop, out->output);
 }
 
 sfq_status sfq_pipeline_run(const sfq_compress_options *options, const sfq_measure *measure,

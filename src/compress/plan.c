@@ -4,6 +4,7 @@
  * here a second time: the same declarations go to the same writer that emit uses. */
 #include "compress/plan.h"
 
+#include "base/ck.h"
 #include "base/clock.h"
 #include "base/hooks.h"
 #include "base/mem.h"
@@ -91,7 +92,8 @@ static sfq_status decide(sfq_plan_tensor *t, sfq_rules *rules, const sfq_compres
         return SFQ_OK;
     if (!sfq_cluster_make(&t->spec.cluster, m->n, m->k))
         return sfq_fail_at(err, SFQ_E_LIMIT, NULL, t->source->name,
-                           "tensor %s: %zu x %zu weights are too many", t->source->name, m->n, m->k);
+                           "tensor %s: %zu x %zu weights are too many", t->source->name, m->n,
+                           m->k);
     t->packed = worth_packing(&t->spec.cluster, bits);
     t->spec.name = m->name;
     t->spec.bits = bits;

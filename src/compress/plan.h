@@ -21,8 +21,8 @@ typedef struct sfq_plan {
     sfq_plan_tensor *tensors; /* sorted by the tensor's name */
     size_t count;
     size_t packed_count;
-    uint64_t weights;       /* that are quantized, padding not counted */
-    uint64_t scales;        /* that they use */
+    uint64_t weights;        /* that are quantized, padding not counted */
+    uint64_t scales;         /* that they use */
     uint64_t source_weights; /* elements that are read */
     uint64_t original_bytes; /* 2 * parameters */
     uint64_t file_bytes;     /* model.safetensors, exact */

@@ -119,8 +119,8 @@ sfq_status sfq_rules_bits(sfq_rules *rules, const char *name, int bits, int *out
     *out = bits;
     for (size_t i = 0; i < rules->count; i++) {
         rule *r = &rules->items[i];
-        int found = pcre2_match(r->code, (PCRE2_SPTR)name, strlen(name), 0, 0, rules->data,
-                                rules->match);
+        int found =
+            pcre2_match(r->code, (PCRE2_SPTR)name, strlen(name), 0, 0, rules->data, rules->match);
         if (found == PCRE2_ERROR_NOMATCH)
             continue;
         if (found == PCRE2_ERROR_NOMEMORY)

@@ -29,8 +29,8 @@ typedef struct grid_shape {
 } grid_shape;
 
 static const grid_shape grids[9] = {
-    [2] = {0.45F, 4.0F, 0.125F}, [3] = {0.70F, 3.0F, 0.25F},   [4] = {0.80F, 2.2F, 0.375F},
-    [5] = {0.90F, 1.7F, 0.5F},   [6] = {0.9375F, 1.4F, 0.5F},  [7] = {0.96875F, 1.2F, 0.5F},
+    [2] = {0.45F, 4.0F, 0.125F},   [3] = {0.70F, 3.0F, 0.25F},  [4] = {0.80F, 2.2F, 0.375F},
+    [5] = {0.90F, 1.7F, 0.5F},     [6] = {0.9375F, 1.4F, 0.5F}, [7] = {0.96875F, 1.2F, 0.5F},
     [8] = {0.984375F, 1.1F, 0.5F},
 };
 
@@ -146,7 +146,8 @@ static bool judge(best_scale *best, fit *f, const cluster_view *v, float scale)
 }
 
 /* The grid for one sign, then codes and scale in turn until nothing improves. */
-static void search_sign(best_scale *best, const cluster_view *v, float max_abs, int bits, float sign)
+static void search_sign(best_scale *best, const cluster_view *v, float max_abs, int bits,
+                        float sign)
 {
     const float half = (float)(1 << (bits - 1));
     const grid_shape g = grids[bits];
