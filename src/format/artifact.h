@@ -4,6 +4,7 @@
 #ifndef SFQ_FORMAT_ARTIFACT_H
 #define SFQ_FORMAT_ARTIFACT_H
 
+#include "base/buf.h"
 #include "format/checkpoint.h"
 #include "format/hf_config.h"
 #include "tensor/cluster.h"
@@ -49,6 +50,9 @@ sfq_status sfq_hf_layer_dims(sfq_layer_dims *dims, const sfq_hf_config *config,
  * where widths differ). *out is freed with json_decref. */
 sfq_status sfq_artifact_config(json_t **out, const sfq_hf_config *original,
                                const sfq_artifact_info *info, sfq_error *err);
+/* An object as the text of a config.json: keys sorted at every level, two spaces, a newline behind;
+ * the same bytes for equal objects. Adds to *text. */
+sfq_status sfq_artifact_text(sfq_buf *text, const json_t *object, sfq_error *err);
 
 /* The two tensors of a packed matrix in a checkpoint, with dtype, shape, scale finiteness and
  * extents proved against the spec. Codes are 64-byte aligned in our own files; *aligned says so. */

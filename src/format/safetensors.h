@@ -27,14 +27,15 @@ typedef struct sfq_st_writer sfq_st_writer;
 
 sfq_status sfq_st_writer_open(sfq_st_writer **out, sfq_outdir *dir, const char *name,
                               sfq_error *err);
-/* Fixed metadata, before begin(). */
+/* Fixed metadata, before begin(); "format": "pt" is there from the start. After any failure the
+ * writer is only good for abort(). */
 sfq_status sfq_st_writer_metadata(sfq_st_writer *w, const char *key, const char *value,
                                   sfq_error *err);
 /* Declares the next tensor; name, dtype, shape are copied. */
 sfq_status sfq_st_writer_declare(sfq_st_writer *w, const char *name, sfq_dtype dtype, int rank,
                                  const uint64_t *shape, sfq_error *err);
 uint64_t sfq_st_writer_size(const sfq_st_writer *w); /* of the file as declared */
-/* Creates the file; the header is padded with spaces so that data starts on a multiple of 64, and
+/* Creates the file (it stays the outdir's until finish); the header is padded with spaces so that data starts on a multiple of 64, and
  * leaves room for one "xxh3:NAME" entry (16 hex digits) per tensor. */
 sfq_status sfq_st_writer_begin(sfq_st_writer *w, sfq_error *err);
 /* All bytes of tensor number i; any order, from one thread. */
