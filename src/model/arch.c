@@ -88,19 +88,6 @@ static sfq_status sfq_pick_family(sfq_arch *a, const sfq_hf_config *c, sfq_error
     return sfq_unsupported(err, c, "architecture", c->architecture);
 }
 
-/* "layer_types" entries other than these two would change the mask. */
-static sfq_status sfq_check_layer_types(const sfq_hf_config *c, sfq_error *err)
-{
-    const json_t *types = sfq_json_get(c->root, "layer_types");
-    for (size_t i = 0; i < json_array_size(types); i++) {
-        const char *name = json_string_value(json_array_get(types, i));
-        if (!name ||
-            (strcmp(name, "full_attention") != 0 && strcmp(name, "sliding_attention") != 0))
-            return sfq_unsupported(err, c, "layer type", name ? name : "(no string)");
-    }
-    return SFQ_OK;
-}
-
 static sfq_status sfq_check_features(const sfq_arch *a, const sfq_hf_config *c, sfq_error *err)
 {
     for (size_t i = 0; i < sizeof(sfq_refused) / sizeof(sfq_refused[0]); i++) {
@@ -118,7 +105,7 @@ static sfq_status sfq_check_features(const sfq_arch *a, const sfq_hf_config *c, 
         return sfq_unsupported(err, c, "problem_type", c->problem_type);
     if (!a->learned_positions && c->rope.partial_rotary_factor != 1.0)
         return sfq_unsupported(err, c, "partial_rotary_factor other than 1", NULL);
-    return sfq_check_layer_types(c, err);
+    return SFQ_OK;
 }
 
 static sfq_status sfq_pick_activation(sfq_arch *a, const sfq_hf_config *c, sfq_error *err)

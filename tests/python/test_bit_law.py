@@ -1,0 +1,82 @@
+"""One prompt, one result, bit by bit: alone or in a batch, at any thread count, however the prompt is
+cut into calls."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+import transformers as tf
+
+from oracle import prompts, randomize, run_tool
+
+LENGTHS = (1, 3, 64, 65, 100, 17, 128, 2, 40, 63, 90, 7, 33, 12, 150, 66)
+WAYS = [("--threads", "2"), ("--threads", "3"), ("--single",), ("--single", "--threads", "3"),
+        ("--kv",), ("--chunk", "7"), ("--chunk", "1", "--threads", "2"),
+        ("--chunk", "64", "--threads", "3", "--single")]
+
+
+def write_llama(directory):
+    config = tf.LlamaConfig(
+        vocab_size=300, hidden_size=192, intermediate_size=400, num_hidden_layers=2,
+        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256,
+        tie_word_embeddings=True, sliding_window=None)
+    randomize(tf.LlamaForCausalLM(config), seed=21).half().save_pretrained(directory)
+
+
+def write_mistral(directory):
+    config = tf.MistralConfig(
+        vocab_size=300, hidden_size=96, intermediate_size=176, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        sliding_window=70)
+    randomize(tf.MistralForCausalLM(config), seed=22).to(torch.bfloat16).save_pretrained(directory)
+
+
+def write_gpt2(directory):
+    config = tf.GPT2Config(vocab_size=300, n_embd=96, n_layer=2, n_head=4, n_positions=256)
+    randomize(tf.GPT2LMHeadModel(config), seed=23).save_pretrained(directory)
+
+
+def write_bert(directory):
+    config = tf.BertConfig(vocab_size=300, hidden_size=96, num_hidden_layers=2,
+                           num_attention_heads=4, intermediate_size=200,
+                           max_position_embeddings=256)
+    randomize(tf.BertForSequenceClassification(config), seed=24).half().save_pretrained(directory)
+
+
+WRITERS = {"llama": write_llama, "mistral": write_mistral, "gpt2": write_gpt2, "bert": write_bert}
+
+
+def check_ways(tool, directory, work, isa, ways):
+    sequences = prompts(300, LENGTHS, seed=31)
+    first = run_tool(tool, directory, sequences, work, *isa)
+    for way in ways:
+        again = run_tool(tool, directory, sequences, work, *isa, *way)
+        assert again.raw == first.raw, f"{way} changes the result"
+
+
+@pytest.fixture(scope="module", params=sorted(WRITERS))
+def dense(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(request.param)
+    WRITERS[request.param](directory)
+    return request.param, directory
+
+
+@pytest.mark.parametrize("isa", [(), ("--isa", "ref")], ids=["best", "ref"])
+def test_dense(dense, forward_tool, tmp_path, isa):
+    name, directory = dense
+    ways = [w for w in WAYS if name != "bert" or ("--kv" not in w and "--chunk" not in w)]
+    check_ways(forward_tool, directory, tmp_path, isa, ways)
+
+
+def test_packed(build, forward_tool, tmp_path):
+    sfq = build / "bin" / "sfq"
+    if not sfq.exists():
+        pytest.skip(f"{sfq} is not built")
+    write_llama(tmp_path / "dense")
+    env = dict(os.environ)
+    done = subprocess.run(
+        [sfq, "compress", tmp_path / "dense", "-o", tmp_path / "packed", "--prune", "0", "--bits",
+         "5", "--steps", "0"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    check_ways(forward_tool, tmp_path / "packed", tmp_path, (), WAYS)
