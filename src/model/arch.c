@@ -162,10 +162,7 @@ static sfq_status sfq_set_numbers(sfq_arch *a, const sfq_hf_config *c, sfq_error
     a->type_vocab = a->family == SFQ_FAMILY_BERT ? (int)c->type_vocab : 0;
     /* DistilBERT and the published eps of its LayerNorms: fixed in its modelling file. */
     a->norm_eps = a->family == SFQ_FAMILY_DISTILBERT ? 1e-12f : (float)c->norm_eps;
-    bool scaled = true, yes = true;
-    if (a->family == SFQ_FAMILY_GPT2)
-        SFQ_TRY(sfq_json_bool(c->root, c->path, "scale_attn_weights", &yes, &scaled, err));
-    a->attn_scale = scaled ? (float)(1.0 / sqrt((double)a->head_dim)) : 1.0f;
+    a->attn_scale = (float)(1.0 / sqrt((double)a->head_dim));
     a->rope = c->rope;
     a->rope_dims = a->learned_positions ? 0 : a->head_dim;
     if (a->rope_dims % 2 != 0)

@@ -42,7 +42,7 @@ def models(root):
     """Directory by name: of models/, or of the shared models beside the repository."""
 
     def find(name):
-        for folder in (root / "models", root.parent / "shared" / "models", root.parents[1] / "shared" / "models"):
+        for folder in (root / "models", root.parent / "shared" / "models"):
             if (folder / name / "config.json").exists():
                 return folder / name
         pytest.skip(f"model {name} is not on this machine")

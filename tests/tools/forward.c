@@ -15,6 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct {
+    sfq_status code;
+    int exit_status;
+    const char *name;
+} statuses[] = {
+#define STATUS_ROW(name, value, exit_status, text) {SFQ_##name, exit_status, #name},
+    SFQ_STATUS_MAP(STATUS_ROW)
+#undef STATUS_ROW
+};
+
 enum { MAX_SEQUENCES = 256, MAX_TOKENS = 1 << 16 };
 
 typedef struct options {
@@ -257,6 +267,14 @@ static sfq_status run(state *s, sfq_error *err)
     return SFQ_OK;
 }
 
+static size_t row_of(sfq_status status)
+{
+    size_t i = 0;
+    while (statuses[i].code != status)
+        i++;
+    return i;
+}
+
 int main(int argc, char **argv)
 {
     state s = {0};
@@ -269,7 +287,7 @@ int main(int argc, char **argv)
     } else {
         status = run(&s, &err);
         if (status)
-            fprintf(stderr, "%s: %s\n", sfq_status_name(status), err.message);
+            fprintf(stderr, "%s: %s\n", statuses[row_of(status)].name, err.message);
     }
     sfq_exec_close(&s.exec);
     sfq_pool_close(&s.pool);
@@ -283,5 +301,5 @@ int main(int argc, char **argv)
     sfq_mem_free(s.result);
     sfq_mem_free(s.rows);
     sfq_mem_free(s.in);
-    return sfq_status_exit(status);
+    return statuses[row_of(status)].exit_status;
 }
