@@ -1,6 +1,6 @@
-/* model/arch.c - from config.json to numbers and flags. One table row per architecture class that is
- * built; everything that Transformers would compute differently from the block is refused here by
- * the name of the feature, so that no later code has to guess. */
+/* model/arch.c - from config.json to numbers and flags. One table row per architecture class that
+ * is built; everything that Transformers would compute differently from the block is refused here
+ * by the name of the feature, so that no later code has to guess. */
 #include "model/arch.h"
 
 #include "base/ck.h"

@@ -1,5 +1,5 @@
-/* model/arch.h - what a checkpoint is, as numbers and flags: the only thing the block looks at. Every
- * width lives per layer; a dense model is the uniform case and a width may be 0 (a dropped
+/* model/arch.h - what a checkpoint is, as numbers and flags: the only thing the block looks at.
+ * Every width lives per layer; a dense model is the uniform case and a width may be 0 (a dropped
  * sublayer). Families differ in this struct and in their table of tensor names (names.h), nowhere
  * else. */
 #ifndef SFQ_MODEL_ARCH_H
@@ -71,7 +71,8 @@ sfq_status sfq_arch_open(sfq_arch **out, const sfq_hf_config *config,
                          const sfq_artifact_info *artifact, const char *dir, sfq_error *err);
 void sfq_arch_close(sfq_arch **arch);
 
-/* Inverse frequencies [rope_dims/2] and the factor on cos and sin, as Transformers computes them. */
+/* Inverse frequencies [rope_dims/2] and the factor on cos and sin, as Transformers computes
+ * them. */
 void sfq_rope_frequencies(const sfq_arch *arch, float *inv_freq, float *factor);
 /* cos/sin of one position, each [dims/2]. */
 void sfq_rope_angles(const float *inv_freq, float factor, size_t half, size_t position, float *cos,

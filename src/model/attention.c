@@ -1,6 +1,7 @@
-/* model/attention.c - q, k, v from the normed input, head norms, rotation, the cache, and attention of
- * every (token, head) over its keys. Grouped-query attention (Ainslie et al. 2023) is the general
- * case. Each (token, head) is one call of the attention kernel, so results do not know the batch. */
+/* model/attention.c - q, k, v from the normed input, head norms, rotation, the cache, and attention
+ * of every (token, head) over its keys. Grouped-query attention (Ainslie et al. 2023) is the
+ * general case. Each (token, head) is one call of the attention kernel, so results do not know the
+ * batch. */
 #include "model/exec.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
-/* model/block.c - one transformer layer, the same code for every family: residual sums, norms before
- * or after, attention, plain or gated MLP. Pre-norm: x += attn(norm(x)); x += mlp(norm(x)). Post-norm:
- * x = norm(x + attn(x)); x = norm(x + mlp(x)). A sum and the norm behind it are one pass over x. */
+/* model/block.c - one transformer layer, the same code for every family: residual sums, norms
+ * before or after, attention, plain or gated MLP. Pre-norm: x += attn(norm(x)); x += mlp(norm(x)).
+ * Post-norm: x = norm(x + attn(x)); x = norm(x + mlp(x)). A sum and the norm behind it are one pass
+ * over x. */
 #include "model/exec.h"
 
 #include "base/ck.h"

@@ -1,6 +1,6 @@
-/* model/exec.c - scratch memory of a computing caller: one block, cut into the arrays of exec.h. Its
- * size is one function of network, threads and tokens, so that what sfq_exec_bytes promises is what
- * is allocated. It grows when a larger batch comes and never inside the decode loop. */
+/* model/exec.c - scratch memory of a computing caller: one block, cut into the arrays of exec.h.
+ * Its size is one function of network, threads and tokens, so that what sfq_exec_bytes promises is
+ * what is allocated. It grows when a larger batch comes and never inside the decode loop. */
 #include "model/exec.h"
 
 #include "base/ck.h"

@@ -1,5 +1,5 @@
-/* model/exec.h - the inside of sfq_exec and what the files of the forward pass share. Inside src/model
- * only. */
+/* model/exec.h - the inside of sfq_exec and what the files of the forward pass share. Inside
+ * src/model only. */
 #ifndef SFQ_MODEL_EXEC_H
 #define SFQ_MODEL_EXEC_H
 

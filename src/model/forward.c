@@ -1,5 +1,6 @@
-/* model/forward.c - the pass over all layers: checks a batch whole before anything is written, looks
- * the embeddings up, runs the blocks, applies the final norm, and only then lengthens the caches. */
+/* model/forward.c - the pass over all layers: checks a batch whole before anything is written,
+ * looks the embeddings up, runs the blocks, applies the final norm, and only then lengthens the
+ * caches. */
 #include "model/exec.h"
 
 #include <string.h>
@@ -64,7 +65,8 @@ typedef struct sfq_embed_job {
     const sfq_batch *batch;
 } sfq_embed_job;
 
-/* Word row, plus type row, plus position row, then the embedding norm; cos and sin of the position. */
+/* Word row, plus type row, plus position row, then the embedding norm; cos and sin of the
+ * position. */
 static void sfq_embed_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_embed_job *job = (const sfq_embed_job *)ctx;

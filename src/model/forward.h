@@ -2,8 +2,8 @@
  * twin block_grad) fine-tuning all run it, over any kernel table, dense or packed, causal or not.
  *
  * A batch is ragged: the tokens of all sequences lie one after the other, nothing is padded. What a
- * sequence computes does not depend on its neighbours, on the thread count or on how a prompt is cut
- * into calls. */
+ * sequence computes does not depend on its neighbours, on the thread count or on how a prompt is
+ * cut into calls. */
 #ifndef SFQ_MODEL_FORWARD_H
 #define SFQ_MODEL_FORWARD_H
 
@@ -46,8 +46,8 @@ typedef struct sfq_batch {
  * hidden [T, C] in batch order. For tests and statistics. */
 typedef void (*sfq_tap_fn)(void *ud, int layer, const float *hidden, size_t t, size_t c);
 
-/* Runs all layers. *hidden [T, C] stays valid until the next call on exec. Sequences with a KV cache
- * append to it (LIMIT when it is full; nothing is appended then). */
+/* Runs all layers. *hidden [T, C] stays valid until the next call on exec. Sequences with a KV
+ * cache append to it (LIMIT when it is full; nothing is appended then). */
 sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hidden, sfq_tap_fn tap,
                        void *tap_ud, sfq_error *err);
 /* Logits of rows of hidden: rows [count] indices, logits [count, V]. */

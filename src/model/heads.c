@@ -1,5 +1,5 @@
-/* model/heads.c - from hidden states to what a model is asked for: logits, labels, an embedding. Rows
- * are gathered into the scratch of the pass, as many at a time as it holds. */
+/* model/heads.c - from hidden states to what a model is asked for: logits, labels, an embedding.
+ * Rows are gathered into the scratch of the pass, as many at a time as it holds. */
 #include "model/exec.h"
 
 #include "base/ck.h"

@@ -1,6 +1,6 @@
-/* model/kv.c - keys and values of one sequence, float, one block of memory for all layers. The memory
- * is not touched before a position is written, so a long capacity costs address space first and pages
- * only as the text grows. */
+/* model/kv.c - keys and values of one sequence, float, one block of memory for all layers. The
+ * memory is not touched before a position is written, so a long capacity costs address space first
+ * and pages only as the text grows. */
 #include "model/exec.h"
 
 #include "base/ck.h"

@@ -119,8 +119,8 @@ static void sfq_linear_bias(const sfq_linear *part, size_t m)
         memcpy(part->y + i * part->ldy, part->w->bias, part->w->n * sizeof(float));
 }
 
-/* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the same
- * segments, hence the same codes. */
+/* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the
+ * same segments, hence the same codes. */
 static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const float *x, size_t ldx)
 {
     const sfq_matrix *w = part->w;

@@ -46,8 +46,8 @@ typedef struct sfq_modules {
 } sfq_modules;
 
 /* A dropped sublayer (heads or ffn 0) has no matrices and, before a pre-norm, no norm either; where
- * its output matrix has a bias, that bias still counts: a module with k = 0 and bias. An artifact may
- * carry a bias that the family does not have (what pruning took away on average).
+ * its output matrix has a bias, that bias still counts: a module with k = 0 and bias. An artifact
+ * may carry a bias that the family does not have (what pruning took away on average).
  *
  * The modules of this checkpoint. Resolves optional prefixes ("bert.", "transformer."), proves that
  * every tensor is there with its shape and dtype (dense float, or as the artifact says), and that

@@ -1,6 +1,6 @@
-/* model/net.h - a network ready to compute: architecture and weights bound to memory. Dense matrices
- * stay in the file's map as they are (GPT-2's transposed ones are copied), packed codes too; scales,
- * biases and norms are small and become float. Immutable after open. */
+/* model/net.h - a network ready to compute: architecture and weights bound to memory. Dense
+ * matrices stay in the file's map as they are (GPT-2's transposed ones are copied), packed codes
+ * too; scales, biases and norms are small and become float. Immutable after open. */
 #ifndef SFQ_MODEL_NET_H
 #define SFQ_MODEL_NET_H
 

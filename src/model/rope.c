@@ -1,7 +1,7 @@
 /* model/rope.c - rotary position embeddings (Su et al. 2021, "RoFormer") with the four kinds of
- * frequencies that Transformers 5 calls default, linear, llama3 and yarn (Peng et al. 2023, "YaRN").
- * Every step is rounded to float where torch rounds: an inverse frequency that differs in its last
- * bit turns into a visible angle at positions beyond 100,000. */
+ * frequencies that Transformers 5 calls default, linear, llama3 and yarn (Peng et al. 2023,
+ * "YaRN"). Every step is rounded to float where torch rounds: an inverse frequency that differs in
+ * its last bit turns into a visible angle at positions beyond 100,000. */
 #include "model/arch.h"
 
 #include <math.h>

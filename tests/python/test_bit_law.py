@@ -1,5 +1,5 @@
-"""One prompt, one result, bit by bit: alone or in a batch, at any thread count, however the prompt is
-cut into calls."""
+"""One prompt, one result, bit by bit: alone or in a batch, at any thread count, however the prompt
+is cut into calls."""
 
 import os
 import subprocess

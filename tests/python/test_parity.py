@@ -149,7 +149,7 @@ def test_sharded_save_is_the_same_model(forward_tool, tmp_path):
 
 
 def test_positions_far_out(forward_tool, tmp_path):
-    """RoPE angles of four-digit positions: frequencies must be torch's to the last bit or near it."""
+    """RoPE angles of four-digit positions: frequencies must be torch's, or next to them."""
     model = randomize(tf.LlamaForCausalLM(tf.LlamaConfig(**llama(
         max_position_embeddings=4096, num_hidden_layers=1, hidden_size=32, num_attention_heads=2,
         num_key_value_heads=1, intermediate_size=32, rope_parameters=rope("default")))), seed=3)

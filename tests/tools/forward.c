@@ -4,10 +4,10 @@
  *   sfq-test-forward MODEL IDS OUT [--threads N] [--isa NAME] [--chunk N] [--kv] [--single]
  *
  * IDS: a sequence per line, ids separated by spaces, optionally "|" and as many token types.
- * OUT.hidden: float [layers+1, T, C] over all tokens in file order. OUT.result: float [T, V] logits,
- * [S, labels] raw label values or [S, C] embeddings. stdout: one line of JSON with the shapes.
- * --chunk feeds at most N tokens of each sequence per call through a KV cache; --single runs the
- * sequences one after the other. */
+ * OUT.hidden: float [layers+1, T, C] over all tokens in file order. OUT.result: float [T, V]
+ * logits, [S, labels] raw label values or [S, C] embeddings. stdout: one line of JSON with the
+ * shapes. --chunk feeds at most N tokens of each sequence per call through a KV cache; --single
+ * runs the sequences one after the other. */
 #include "model/forward.h"
 #include "base/mem.h"
 
