@@ -15,20 +15,28 @@ typedef struct sfq_engine {
     sfq_checkpoint *ck;
     sfq_arch *arch;
     sfq_modules *modules;
-    sfq_net *net;              /* NULL when opened header_only */
-    sfq_tokenizer *tokenizer;  /* NULL: header_only, or opened without one */
+    sfq_net *net;             /* NULL when opened header_only */
+    sfq_tokenizer *tokenizer; /* NULL: header_only, or a directory without one */
     sfq_pool *pool;
     const sfq_kernels *kernels;
     sfq_exec *exec;
     double load_seconds;
 } sfq_engine;
 
-/* A tokenizer whose ids reach beyond the word table is FORMAT. */
+/* A tokenizer whose ids reach beyond the word table is FORMAT. options NULL: the defaults. */
 sfq_status sfq_engine_open(sfq_engine **out, const char *model, const sfq_model_options *options,
                            sfq_error *err);
 void sfq_engine_close(sfq_engine **engine);
 sfq_status sfq_engine_info(const sfq_engine *engine, sfq_model_info *out, sfq_error *err);
 sfq_status sfq_engine_layer(const sfq_engine *engine, int layer, sfq_layer_info *out,
                             sfq_error *err);
+
+/* What a call needs beside the weights. ARGUMENT for header_only, NOT_FOUND without tokenizer,
+ * UNSUPPORTED for another head. */
+enum { SFQ_NEED_WEIGHTS = 0, SFQ_NEED_TOKENIZER = 1, SFQ_NEED_LM = 2 };
+sfq_status sfq_engine_need(const sfq_engine *engine, unsigned needs, sfq_error *err);
+/* MEMORY when `bytes` more than are available. */
+sfq_status sfq_engine_need_memory(const sfq_engine *engine, uint64_t bytes, const char *what,
+                                  sfq_error *err);
 
 #endif

@@ -35,6 +35,14 @@
             fail_msg("\"%s\" is not in \"%s\"", (part), err.message); \
     } while (0)
 
+/* two doubles at most eps apart */
+#define assert_near(a, b, eps)                                           \
+    do {                                                                 \
+        double unit_a_ = (a), unit_b_ = (b);                             \
+        if (!(unit_a_ - unit_b_ <= (eps) && unit_b_ - unit_a_ <= (eps))) \
+            fail_msg("%s: %.17g is not %.17g", #a, unit_a_, unit_b_);    \
+    } while (0)
+
 static inline int scratch_remove_one(const char *path, const struct stat *st, int type,
                                      struct FTW *at)
 {

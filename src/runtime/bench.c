@@ -1,0 +1,299 @@
+/* runtime/bench.c - timing models against each other on random tokens. Every model is first opened
+ * alone, warmed up and its peak memory read; then all are open together and take turns, round after
+ * round, so that a change of the machine's mood meets all of them; medians are reported. What is
+ * timed is what `run` and `eval` use: the same pieces of prompt, the same passes. */
+#include "runtime/bench.h"
+
+#include "base/ck.h"
+#include "base/clock.h"
+#include "base/hooks.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/sys.h"
+#include "runtime/batch.h"
+#include "runtime/compare.h"
+
+#include <fcntl.h>
+
+enum { MAX_ROUNDS = 1000, MAX_BATCH = 4096, TOKEN_STREAM = 0xbe9c };
+
+typedef struct sfq_bench_model {
+    sfq_engine *engine;
+    size_t prompt, generate, batch; /* tokens of each sequence; generate 0: encoder */
+    sfq_kv **kv;                    /* [batch] of language models */
+    int32_t *ids;                   /* [batch * prompt] */
+    int32_t *next;                  /* [batch] */
+    size_t *offset;                 /* [batch + 1] */
+    size_t *rows;                   /* [batch] */
+    float *logits;                  /* [batch, V] */
+    double *prefill, *decode;       /* [rounds] tokens per second */
+} sfq_bench_model;
+
+static void close_model(sfq_bench_model *m)
+{
+    for (size_t i = 0; m->kv != NULL && i < m->batch; i++)
+        sfq_kv_close(&m->kv[i]);
+    sfq_mem_free(m->kv);
+    sfq_mem_free(m->ids);
+    sfq_mem_free(m->next);
+    sfq_mem_free(m->offset);
+    sfq_mem_free(m->rows);
+    sfq_mem_free(m->logits);
+    sfq_mem_free(m->prefill);
+    sfq_mem_free(m->decode);
+    sfq_engine_close(&m->engine);
+    *m = (sfq_bench_model){0};
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static sfq_status size_model(sfq_bench_model *m, const sfq_bench_options *o, sfq_error *err)
+{
+    int positions = m->engine->arch->max_positions;
+    bool lm = m->engine->arch->head == SFQ_MODEL_HEAD_LM;
+    int generate = lm ? o->generate_tokens : 0;
+    if (generate >= positions)
+        return sfq_fail(err, SFQ_E_LIMIT, "%s has %d positions: no room to generate %d tokens",
+                        m->engine->path, positions, generate);
+    int prompt = o->prompt_tokens < positions - generate ? o->prompt_tokens : positions - generate;
+    m->prompt = (size_t)prompt;
+    m->generate = (size_t)generate;
+    m->batch = (size_t)o->batch;
+    return SFQ_OK;
+}
+
+static sfq_status open_caches(sfq_bench_model *m, sfq_error *err)
+{
+    int capacity = (int)(m->prompt + m->generate);
+    uint64_t bytes = m->batch * sfq_kv_bytes(m->engine->arch, capacity);
+    SFQ_TRY(sfq_engine_need_memory(m->engine, bytes, "the KV cache of this batch", err));
+    m->kv = SFQ_NEW_ARRAY(sfq_kv *, m->batch);
+    if (m->kv == NULL)
+        return sfq_fail_memory(err, m->batch * sizeof(sfq_kv *), "KV caches");
+    for (size_t i = 0; i < m->batch; i++)
+        SFQ_TRY(sfq_kv_open(&m->kv[i], m->engine->arch, capacity, err));
+    return SFQ_OK;
+}
+
+static sfq_status open_model(sfq_bench_model *m, const char *path, const sfq_bench_options *o,
+                             sfq_error *err)
+{
+    sfq_model_options options = {.struct_size = sizeof(options), .threads = o->threads};
+    options.hooks = o->hooks;
+    SFQ_TRY(sfq_engine_open(&m->engine, path, &options, err));
+    SFQ_TRY(size_model(m, o, err));
+    size_t vocab = (size_t)m->engine->arch->vocab, tokens = m->batch * m->prompt;
+    m->ids = SFQ_NEW_ARRAY(int32_t, tokens);
+    m->next = SFQ_NEW_ARRAY(int32_t, m->batch);
+    m->offset = SFQ_NEW_ARRAY(size_t, m->batch + 1);
+    m->rows = SFQ_NEW_ARRAY(size_t, m->batch);
+    m->logits = SFQ_NEW_ARRAY(float, m->batch *vocab);
+    m->prefill = SFQ_NEW_ARRAY(double, (size_t)o->rounds);
+    m->decode = SFQ_NEW_ARRAY(double, (size_t)o->rounds);
+    if (m->ids == NULL || m->next == NULL || m->offset == NULL || m->rows == NULL ||
+        m->logits == NULL || m->prefill == NULL || m->decode == NULL)
+        return sfq_fail_memory(err, tokens * sizeof(int32_t) + m->batch * vocab * sizeof(float),
+                               "benchmark");
+    for (size_t i = 0; i < tokens; i++)
+        m->ids[i] = (int32_t)(sfq_rng_u64(0, TOKEN_STREAM, i) % vocab);
+    return m->engine->arch->head == SFQ_MODEL_HEAD_LM ? open_caches(m, err) : SFQ_OK;
+}
+
+/* ---- passes ---------------------------------------------------------------------------------- */
+
+/* Whole sequences, in batches of about SFQ_BATCH_TOKENS as classify and embed make them. */
+static sfq_status run_encoder(sfq_bench_model *m, sfq_error *err)
+{
+    size_t group = sfq_max_size(1, SFQ_BATCH_TOKENS / m->prompt);
+    const float *hidden = NULL;
+    for (size_t at = 0; at < m->batch; at += group) {
+        size_t n = sfq_min_size(group, m->batch - at);
+        for (size_t i = 0; i <= n; i++)
+            m->offset[i] = i * m->prompt;
+        sfq_batch batch = {.sequences = n, .offset = m->offset, .ids = m->ids + at * m->prompt};
+        SFQ_TRY(sfq_forward(m->engine->exec, &batch, &hidden, NULL, NULL, err));
+    }
+    return SFQ_OK;
+}
+
+/* One prompt in pieces; its logits go to row i. */
+static sfq_status run_prompt(sfq_bench_model *m, size_t i, sfq_error *err)
+{
+    size_t vocab = (size_t)m->engine->arch->vocab;
+    const float *hidden = NULL;
+    size_t last = 0;
+    sfq_kv_truncate(m->kv[i], 0);
+    for (size_t at = 0; at < m->prompt; at += SFQ_PREFILL_TOKENS) {
+        size_t offset[2] = {0, sfq_min_size(SFQ_PREFILL_TOKENS, m->prompt - at)};
+        sfq_batch batch = {
+            .sequences = 1, .offset = offset, .ids = m->ids + i * m->prompt + at, .kv = &m->kv[i]};
+        SFQ_TRY(sfq_forward(m->engine->exec, &batch, &hidden, NULL, NULL, err));
+        last = offset[1] - 1;
+    }
+    SFQ_TRY(sfq_forward_logits(m->engine->exec, hidden, &last, 1, m->logits + i * vocab, err));
+    m->next[i] = (int32_t)sfq_argmax(m->logits + i * vocab, vocab);
+    return SFQ_OK;
+}
+
+/* One token more for every sequence, greedy. */
+static sfq_status run_step(sfq_bench_model *m, sfq_error *err)
+{
+    size_t vocab = (size_t)m->engine->arch->vocab;
+    const float *hidden = NULL;
+    for (size_t i = 0; i <= m->batch; i++)
+        m->offset[i] = i;
+    for (size_t i = 0; i < m->batch; i++)
+        m->rows[i] = i;
+    sfq_batch batch = {.sequences = m->batch, .offset = m->offset, .ids = m->next, .kv = m->kv};
+    SFQ_TRY(sfq_forward(m->engine->exec, &batch, &hidden, NULL, NULL, err));
+    SFQ_TRY(sfq_forward_logits(m->engine->exec, hidden, m->rows, m->batch, m->logits, err));
+    for (size_t i = 0; i < m->batch; i++)
+        m->next[i] = (int32_t)sfq_argmax(m->logits + i * vocab, vocab);
+    return SFQ_OK;
+}
+
+/* One round; round -1 warms up and is kept short. */
+static sfq_status run_round(sfq_bench_model *m, int round, const sfq_hooks *hooks, sfq_error *err)
+{
+    double begin = sfq_clock_seconds();
+    if (m->kv == NULL)
+        SFQ_TRY(run_encoder(m, err));
+    for (size_t i = 0; m->kv != NULL && i < m->batch; i++) {
+        SFQ_TRY(sfq_hooks_check(hooks, err));
+        SFQ_TRY(run_prompt(m, i, err));
+    }
+    double middle = sfq_clock_seconds();
+    size_t steps = round < 0 ? sfq_min_size(m->generate, 4) : m->generate;
+    for (size_t i = 0; i < steps; i++) {
+        SFQ_TRY(sfq_hooks_check(hooks, err));
+        SFQ_TRY(run_step(m, err));
+    }
+    double end = sfq_clock_seconds();
+    if (round < 0)
+        return SFQ_OK;
+    m->prefill[round] = (double)(m->batch * m->prompt) / (middle - begin);
+    m->decode[round] = steps > 0 ? (double)(m->batch * steps) / (end - middle) : 0;
+    return SFQ_OK;
+}
+
+/* ---- peak memory ----------------------------------------------------------------------------- */
+
+/* Linux forgets the process's peak when 5 is written here; where it may not be written, the peak
+ * stays that of the process so far. */
+static void reset_peak(void)
+{
+    int fd = sfq_sys_open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    (void)!sfq_sys_pwrite(fd, "5", 1, 0);
+    (void)sfq_sys_close(fd);
+}
+
+static sfq_status measure_alone(const char *path, const sfq_bench_options *o,
+                                sfq_bench_result *result, sfq_error *err)
+{
+    sfq_bench_model m = {0};
+    sfq_status status = SFQ_OK;
+    reset_peak();
+    SFQ_DO(open_model(&m, path, o, err));
+    SFQ_DO(run_round(&m, -1, &o->hooks, err));
+    result->peak_rss_bytes = sfq_memory_peak();
+done:
+    close_model(&m);
+    return status;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static double median(double *values, size_t n)
+{
+    return sfq_quantile(values, n, 0.5);
+}
+
+/* Bytes that must be read for one token: weights once per pass, the keys and values so far once per
+ * sequence and step. */
+static double bytes_per_token(const sfq_bench_model *m)
+{
+    double weights = (double)m->engine->net->weight_bytes;
+    if (m->generate == 0) {
+        size_t pass = m->kv == NULL
+                          ? sfq_max_size(m->prompt, SFQ_BATCH_TOKENS / m->prompt * m->prompt)
+                          : SFQ_PREFILL_TOKENS;
+        size_t tokens = m->kv == NULL ? m->batch * m->prompt : m->prompt;
+        return weights / (double)sfq_min_size(pass, tokens);
+    }
+    int middle = (int)(m->prompt + m->generate / 2);
+    return weights / (double)m->batch + (double)sfq_kv_bytes(m->engine->arch, middle);
+}
+
+static sfq_status summarize(sfq_bench_model *m, size_t rounds, double bandwidth,
+                            sfq_bench_result *result, sfq_error *err)
+{
+    sfq_model_info info;
+    SFQ_TRY(sfq_engine_info(m->engine, &info, err));
+    result->load_seconds = m->engine->load_seconds;
+    result->prefill_tokens_per_second = median(m->prefill, rounds);
+    result->decode_tokens_per_second = median(m->decode, rounds);
+    result->bits = info.bits_per_parameter;
+    result->bytes = info.bytes;
+    double rate =
+        m->generate > 0 ? result->decode_tokens_per_second : result->prefill_tokens_per_second;
+    result->read_bandwidth_share = bytes_per_token(m) * rate / bandwidth;
+    return SFQ_OK;
+}
+
+static sfq_status check_options(const sfq_bench_options *o, size_t count, sfq_error *err)
+{
+    if (count == 0)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "no model to time");
+    if (o->prompt_tokens < 1 || o->generate_tokens < 0)
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "prompt_tokens must be positive, generate_tokens not negative");
+    if (o->batch < 1 || o->batch > MAX_BATCH || o->rounds < 1 || o->rounds > MAX_ROUNDS)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "batch must be in 1..%d, rounds in 1..%d",
+                        (int)MAX_BATCH, (int)MAX_ROUNDS);
+    return SFQ_OK;
+}
+
+static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_bench_options *o,
+                             sfq_error *err)
+{
+    uint64_t total = (uint64_t)o->rounds * count;
+    for (int round = -1; round < o->rounds; round++) {
+        for (size_t i = 0; i < count; i++) {
+            SFQ_TRY(run_round(&models[i], round, &o->hooks, err));
+            if (round >= 0)
+                sfq_hooks_progress(&o->hooks, "bench", 1, 1, (uint64_t)round * count + i + 1, total,
+                                   "rounds");
+        }
+    }
+    return SFQ_OK;
+}
+
+sfq_status sfq_bench_models(const char *const *paths, size_t count,
+                            const sfq_bench_options *options, sfq_bench_result *results,
+                            const char **isa, int *threads, sfq_error *err)
+{
+    sfq_status status = SFQ_OK;
+    double bandwidth = 0;
+    SFQ_TRY(check_options(options, count, err));
+    sfq_bench_model *models = SFQ_NEW_ARRAY(sfq_bench_model, count);
+    if (models == NULL)
+        return sfq_fail_memory(err, count * sizeof(*models), "benchmark");
+    for (size_t i = 0; i < count; i++)
+        SFQ_DO(measure_alone(paths[i], options, &results[i], err));
+    for (size_t i = 0; i < count; i++)
+        SFQ_DO(open_model(&models[i], paths[i], options, err));
+    SFQ_DO(sfq_probe_machine(models[0].engine->pool, models[0].engine->kernels, &bandwidth, NULL,
+                             err));
+    SFQ_DO(run_rounds(models, count, options, err));
+    for (size_t i = 0; i < count; i++)
+        SFQ_DO(summarize(&models[i], (size_t)options->rounds, bandwidth, &results[i], err));
+    *isa = models[0].engine->kernels->isa_name;
+    *threads = sfq_pool_threads(models[0].engine->pool);
+done:
+    for (size_t i = 0; i < count; i++)
+        close_model(&models[i]);
+    sfq_mem_free(models);
+    return status;
+}

@@ -1,0 +1,167 @@
+/* runtime/engine.c - opening a model: every part in the order in which each proves the next one's
+ * premises, and whether the machine has the memory before any of it is taken. Weights are mapped,
+ * not read: what must fit is the engine's own memory; weights that do not fit beside it are only
+ * slow, which the log says. */
+#include "runtime/engine.h"
+
+#include "base/ck.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hooks.h"
+#include "base/mem.h"
+#include "runtime/batch.h"
+
+#include <string.h>
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Copies that the net makes of file data: GPT-2's transposed matrices, float scales and norms. */
+static uint64_t private_bytes(const sfq_engine *e)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < e->modules->count; i++) {
+        const sfq_module *m = &e->modules->items[i];
+        const sfq_packed_spec *spec = m->packed ? sfq_artifact_find(e->artifact, m->name) : NULL;
+        if (spec != NULL)
+            bytes += 4 * (uint64_t)sfq_cluster_scales(&spec->cluster);
+        else if (m->transposed)
+            bytes += 4 * (uint64_t)m->n * m->k;
+        bytes += 8 * (uint64_t)m->n;
+    }
+    return bytes;
+}
+
+static sfq_status check_memory(const sfq_engine *e, const sfq_hooks *hooks, sfq_error *err)
+{
+    uint64_t available = sfq_memory_available();
+    uint64_t own = private_bytes(e);
+    uint64_t weights = sfq_checkpoint_bytes(e->ck);
+    if (own > available)
+        return sfq_fail_at(err, SFQ_E_MEMORY, e->path, NULL,
+                           "%s: opening needs %.1f MB of memory, %.1f MB are available", e->path,
+                           (double)own / 1e6, (double)available / 1e6);
+    if (weights > available)
+        sfq_hooks_log(hooks, SFQ_LOG_WARNING,
+                      "the weights take %.1f MB, %.1f MB of memory are available: they will be "
+                      "read from disk again and again",
+                      (double)weights / 1e6, (double)available / 1e6);
+    return SFQ_OK;
+}
+
+sfq_status sfq_engine_need_memory(const sfq_engine *engine, uint64_t bytes, const char *what,
+                                  sfq_error *err)
+{
+    uint64_t available = sfq_memory_available();
+    if (bytes <= available)
+        return SFQ_OK;
+    return sfq_fail_at(err, SFQ_E_MEMORY, engine->path, NULL,
+                       "%s needs %.1f MB of memory, %.1f MB are available", what,
+                       (double)bytes / 1e6, (double)available / 1e6);
+}
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+static sfq_status open_description(sfq_engine *e, const char *model, const sfq_hooks *hooks,
+                                   sfq_error *err)
+{
+    SFQ_TRY(sfq_model_dir_resolve(&e->path, model, err));
+    SFQ_TRY(sfq_hf_config_open(&e->config, e->path, err));
+    SFQ_TRY(sfq_artifact_read(&e->artifact, e->config, err));
+    SFQ_TRY(sfq_arch_open(&e->arch, e->config, e->artifact, e->path, err));
+    SFQ_TRY(sfq_checkpoint_open(&e->ck, e->path, hooks, err));
+    return sfq_modules_open(&e->modules, e->arch, e->ck, e->artifact, err);
+}
+
+/* A directory without tokenizer.json opens (it can be timed); a damaged one does not. */
+static sfq_status open_tokenizer(sfq_engine *e, sfq_error *err)
+{
+    char *path = sfq_path_join(e->path, "tokenizer.json");
+    if (path == NULL)
+        return sfq_fail_memory(err, strlen(e->path), "path of the tokenizer");
+    bool present = sfq_file_exists(path);
+    sfq_status status = SFQ_OK;
+    if (present)
+        status = sfq_tokenizer_open(&e->tokenizer, e->path, err);
+    if (status == SFQ_OK && present) {
+        int32_t end = sfq_tokenizer_vocab_end(e->tokenizer);
+        if (end > e->arch->vocab)
+            status = sfq_fail_at(err, SFQ_E_FORMAT, path, NULL,
+                                 "%s: ids reach %d, but the word table has %d rows; the tokenizer "
+                                 "belongs to another model",
+                                 path, (int)end - 1, e->arch->vocab);
+    }
+    sfq_mem_free(path);
+    return status;
+}
+
+static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_error *err)
+{
+    sfq_isa cap = SFQ_ISA_COUNT;
+    SFQ_TRY(sfq_isa_from_env(&cap, err));
+    e->kernels = sfq_kernels_get(cap);
+    SFQ_TRY(open_tokenizer(e, err));
+    SFQ_TRY(check_memory(e, &o->hooks, err));
+    SFQ_TRY(sfq_net_open(&e->net, e->arch, e->modules, e->ck, e->artifact, &o->hooks, err));
+    SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
+    return sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err);
+}
+
+sfq_status sfq_engine_open(sfq_engine **out, const char *model, const sfq_model_options *options,
+                           sfq_error *err)
+{
+    static const sfq_model_options defaults = {.struct_size = sizeof(defaults)};
+    const sfq_model_options *o = options != NULL ? options : &defaults;
+    double begin = sfq_clock_seconds();
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    sfq_engine *e = SFQ_NEW(sfq_engine);
+    if (e == NULL)
+        return sfq_fail_memory(err, sizeof(*e), "model");
+    SFQ_DO(open_description(e, model, &o->hooks, err));
+    if (o->verify)
+        SFQ_DO(sfq_checkpoint_verify(e->ck, &o->hooks, err));
+    if (!o->header_only)
+        SFQ_DO(open_computing(e, o, err));
+    e->load_seconds = sfq_clock_seconds() - begin;
+    *out = e;
+    e = NULL;
+done:
+    sfq_engine_close(&e);
+    return status;
+}
+
+void sfq_engine_close(sfq_engine **engine)
+{
+    if (engine == NULL || *engine == NULL)
+        return;
+    sfq_engine *e = *engine;
+    sfq_exec_close(&e->exec);
+    sfq_pool_close(&e->pool);
+    sfq_net_close(&e->net);
+    sfq_tokenizer_close(&e->tokenizer);
+    sfq_modules_close(&e->modules);
+    sfq_checkpoint_close(&e->ck);
+    sfq_arch_close(&e->arch);
+    sfq_artifact_free(&e->artifact);
+    sfq_hf_config_close(&e->config);
+    sfq_mem_free(e->path);
+    sfq_mem_free(e);
+    *engine = NULL;
+}
+
+/* ---- what a call may ask of it --------------------------------------------------------------- */
+
+sfq_status sfq_engine_need(const sfq_engine *engine, unsigned needs, sfq_error *err)
+{
+    const char *path = engine->path;
+    if (engine->net == NULL)
+        return sfq_fail_at(err, SFQ_E_ARGUMENT, path, NULL,
+                           "the model was opened for its description only (header_only)");
+    if ((needs & SFQ_NEED_TOKENIZER) != 0 && engine->tokenizer == NULL)
+        return sfq_fail_at(err, SFQ_E_NOT_FOUND, path, NULL,
+                           "%s has no tokenizer.json, so it cannot read text", path);
+    if ((needs & SFQ_NEED_LM) != 0 && engine->arch->head != SFQ_MODEL_HEAD_LM)
+        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, path, NULL, "%s is no language model (%s)", path,
+                           engine->arch->architecture);
+    return SFQ_OK;
+}
