@@ -1,6 +1,6 @@
-/* format/artifact.h - the sfq artifact: "quantization_config" of config.json, and the packed tensors
- * NAME.codes (U8 [panels, K/64, 128*b]) and NAME.scales (F16 or F32 [panels, segments, 16/share]).
- * docs/FORMAT.md is the specification; this is its only reader and writer. */
+/* format/artifact.h - the sfq artifact: "quantization_config" of config.json, and the packed
+ * tensors NAME.codes (U8 [panels, K/64, 128*b]) and NAME.scales (F16 or F32 [panels, segments,
+ * 16/share]). docs/FORMAT.md is the specification; this is its only reader and writer. */
 #ifndef SFQ_FORMAT_ARTIFACT_H
 #define SFQ_FORMAT_ARTIFACT_H
 

@@ -1,6 +1,7 @@
 /* format/artifact_read.c - "quantization_config" of an sfq artifact, and the proof that a packed
- * matrix's two tensors are what it says. Geometry that follows from a shape is computed, and what the
- * file says about it must be the same: kernels never see numbers that only a file vouches for. */
+ * matrix's two tensors are what it says. Geometry that follows from a shape is computed, and
+ * what the file says about it must be the same: kernels never see numbers that only a file
+ * vouches for. */
 #include "format/artifact.h"
 
 #include "base/mem.h"

@@ -1,6 +1,6 @@
-/* format/artifact_write.c - config.json of an artifact: the model's own object, untouched, plus what
- * sfq and its Transformers plug-in need. Keys are sorted and numbers printed in one way, so equal
- * models give equal bytes. */
+/* format/artifact_write.c - config.json of an artifact: the model's own object, untouched, plus
+ * what sfq and its Transformers plug-in need. Keys are sorted and numbers printed in one way, so
+ * equal models give equal bytes. */
 #include "format/artifact.h"
 
 #include "base/mem.h"

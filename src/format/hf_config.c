@@ -155,7 +155,12 @@ static sfq_status read_switches(sfq_hf_config *c, const sfq_hf_family *f, sfq_er
         SFQ_TRY(sfq_json_bool(c->root, c->path, "attention_bias", &no, &c->attention_bias, err));
     if (f->has_mlp_bias)
         SFQ_TRY(sfq_json_bool(c->root, c->path, "mlp_bias", &no, &c->mlp_bias, err));
-    return sfq_hf_refuse_features(c, err);
+    if (json_object_size(sfq_json_get(c->root, "pruned_heads")) > 0)
+        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, c->path, NULL,
+                           "%s: pruned_heads is not supported (Transformers 5 dropped it; use "
+                           "per_layer_config)",
+                           c->path);
+    return SFQ_OK;
 }
 
 sfq_status sfq_hf_config_open(sfq_hf_config **out, const char *dir, sfq_error *err)

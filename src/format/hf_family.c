@@ -1,6 +1,6 @@
-/* format/hf_family.c - the table of families: how each spells its keys and what an absent key means.
- * The values are those of the configuration classes of Transformers 5; a test with Transformers as
- * oracle compares them. */
+/* format/hf_family.c - the table of families: how each spells its keys and what an absent key
+ * means. The values are those of the configuration classes of Transformers 5; a test with
+ * Transformers as oracle compares them. */
 #include "format/hf_parts.h"
 
 #include <string.h>
@@ -135,47 +135,4 @@ const sfq_hf_family *sfq_hf_family_find(const char *model_type)
         if (strcmp(families[i].model_type, model_type) == 0)
             return &families[i];
     return NULL;
-}
-
-/* A switch, the value that is built, and for which family (NULL: all). */
-typedef struct feature {
-    const char *model_type, *key;
-    bool built;
-} feature;
-
-static const feature features[] = {
-    {NULL, "is_encoder_decoder", false},
-    {NULL, "add_cross_attention", false},
-    {"bert", "is_decoder", false},
-    {"gpt2", "scale_attn_weights", true},
-    {"gpt2", "scale_attn_by_inverse_layer_idx", false},
-};
-
-sfq_status sfq_hf_refuse_features(const sfq_hf_config *c, sfq_error *err)
-{
-    const char *positions = "absolute";
-    const json_t *pruned = sfq_json_get(c->root, "pruned_heads");
-    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
-        const feature *f = &features[i];
-        bool value;
-        if (f->model_type && strcmp(f->model_type, c->model_type) != 0)
-            continue;
-        SFQ_TRY(sfq_json_bool(c->root, c->path, f->key, &f->built, &value, err));
-        if (value != f->built)
-            return sfq_fail_at(err, SFQ_E_UNSUPPORTED, c->path, NULL,
-                               "%s: %s = %s is not supported for %s", c->path, f->key,
-                               value ? "true" : "false", c->model_type);
-    }
-    if (strcmp(c->model_type, "bert") == 0)
-        SFQ_TRY(sfq_hf_string(c, c->root, "position_embedding_type", &positions, err));
-    if (strcmp(positions, "absolute") != 0)
-        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, c->path, NULL,
-                           "%s: position_embedding_type \"%s\" is not supported", c->path,
-                           positions);
-    if (pruned && json_object_size(pruned) > 0)
-        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, c->path, NULL,
-                           "%s: pruned_heads is not supported (Transformers 5 dropped it; use "
-                           "per_layer_config)",
-                           c->path);
-    return SFQ_OK;
 }

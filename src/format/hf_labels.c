@@ -90,8 +90,8 @@ sfq_status sfq_hf_read_labels(sfq_hf_config *c, sfq_error *err)
 
 /* ---- token ids ---- */
 
-/* An id that no token of this model can have (configs of cut-down vocabularies keep the old ones) is
- * no id at all: -1. */
+/* An id that no token of this model can have (configs of cut-down vocabularies keep the old
+ * ones) is no id at all: -1. */
 static sfq_status check_id(const sfq_hf_config *c, const char *file, const char *key,
                            const json_t *value, int32_t *out, sfq_error *err)
 {

@@ -1,5 +1,5 @@
-/* format/hf_layers.c - which layers look through a sliding window and which have no RoPE. Each family
- * says it in its own way; layer_types, where a family has it, is explicit and wins. */
+/* format/hf_layers.c - which layers look through a sliding window and which have no RoPE. Each
+ * family says it in its own way; layer_types, where a family has it, is explicit and wins. */
 #include "format/hf_parts.h"
 
 #include "base/mem.h"

@@ -1,5 +1,5 @@
-/* format/hf_parts.h - what the files behind hf_config.h share (inside format/ only): the spelling and
- * the defaults of each family's config.json. */
+/* format/hf_parts.h - what the files behind hf_config.h share (inside format/ only): the
+ * spelling and the defaults of each family's config.json. */
 #ifndef SFQ_FORMAT_HF_PARTS_H
 #define SFQ_FORMAT_HF_PARTS_H
 
@@ -35,8 +35,6 @@ typedef struct sfq_hf_family {
 
 /* NULL for a model_type that is not in the table. */
 const sfq_hf_family *sfq_hf_family_find(const char *model_type);
-/* Switches in config.json that change the computation into one that is not built: UNSUPPORTED. */
-sfq_status sfq_hf_refuse_features(const sfq_hf_config *c, sfq_error *err);
 
 /* config->rope from rope_parameters (v5), or rope_scaling and rope_theta (v4). */
 sfq_status sfq_hf_read_rope(sfq_hf_config *c, const sfq_hf_family *f, sfq_error *err);

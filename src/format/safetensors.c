@@ -1,7 +1,7 @@
-/* format/safetensors.c - opening one safetensors file. Everything a header claims is proved against
- * the size of the map before a data pointer is made: the extents, sorted, must tile the data section
- * exactly. The rules are those of the format's README; where its text leaves room, docs/FORMAT.md
- * says what this reader does. */
+/* format/safetensors.c - opening one safetensors file. Everything a header claims is proved
+ * against the size of the map before a data pointer is made: the extents, sorted, must tile the
+ * data section exactly. The rules are those of the format's README; where its text leaves room,
+ * docs/FORMAT.md says what this reader does. */
 #include "format/safetensors.h"
 
 #include "base/ck.h"

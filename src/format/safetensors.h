@@ -1,7 +1,7 @@
-/* format/safetensors.h - reading and writing one safetensors file. The reader enforces every rule of
- * the format (header at most 100 MB, a JSON object of unique names, known dtypes, shapes that match
- * their extents, extents that neither overlap nor leave holes, nothing behind the last) before it
- * hands out a pointer. */
+/* format/safetensors.h - reading and writing one safetensors file. The reader enforces every
+ * rule of the format (header at most 100 MB, a JSON object of unique names, known dtypes, shapes
+ * that match their extents, extents that neither overlap nor leave holes, nothing behind the
+ * last) before it hands out a pointer. */
 #ifndef SFQ_FORMAT_SAFETENSORS_H
 #define SFQ_FORMAT_SAFETENSORS_H
 
@@ -35,8 +35,9 @@ sfq_status sfq_st_writer_metadata(sfq_st_writer *w, const char *key, const char 
 sfq_status sfq_st_writer_declare(sfq_st_writer *w, const char *name, sfq_dtype dtype, int rank,
                                  const uint64_t *shape, sfq_error *err);
 uint64_t sfq_st_writer_size(const sfq_st_writer *w); /* of the file as declared */
-/* Creates the file (it stays the outdir's until finish); the header is padded with spaces so that data starts on a multiple of 64, and
- * leaves room for one "xxh3:NAME" entry (16 hex digits) per tensor. */
+/* Creates the file (it stays the outdir's until finish); the header is padded with spaces so
+ * that data starts on a multiple of 64, and leaves room for one "xxh3:NAME" entry (16 hex
+ * digits) per tensor. */
 sfq_status sfq_st_writer_begin(sfq_st_writer *w, sfq_error *err);
 /* All bytes of tensor number i; any order, from one thread. */
 sfq_status sfq_st_writer_put(sfq_st_writer *w, size_t i, const void *data, size_t bytes,

@@ -1,8 +1,8 @@
 /* format/st_header.h - the text of a safetensors header, read in one pass (inside format/ only).
  *
- * The header may be 100 MB of JSON whose only shape is {name: {dtype, shape, data_offsets}}. A tree
- * of it would take ten times its size, so a hostile file could ask for a gigabyte; this reader keeps
- * one fixed record per tensor, and stops at the bounds below. */
+ * The header may be 100 MB of JSON whose only shape is {name: {dtype, shape, data_offsets}}. A
+ * tree of it would take ten times its size, so a hostile file could ask for a gigabyte; this
+ * reader keeps one fixed record per tensor, and stops at the bounds below. */
 #ifndef SFQ_FORMAT_ST_HEADER_H
 #define SFQ_FORMAT_ST_HEADER_H
 

@@ -1,7 +1,7 @@
 /* format/st_writer.c - writing one safetensors file. Sizes are known before the first byte: each
- * declaration adds its text to the header, a checksum has a fixed width, so the file is preallocated,
- * tensors are written in any order, and the header comes last, over the space kept for it. The bytes
- * follow from the declarations and the data alone. */
+ * declaration adds its text to the header, a checksum has a fixed width, so the file is
+ * preallocated, tensors are written in any order, and the header comes last, over the space kept
+ * for it. The bytes follow from the declarations and the data alone. */
 #include "format/safetensors.h"
 
 #include "base/ck.h"

@@ -1,51 +1,30 @@
-/* unit/format_files.h - small files for the format tests: a scratch directory, and safetensors files
- * from a header text and a number of data bytes. Fixed places and no allocation: it must not be what
- * fails. */
+/* unit/format_files.h - small files for the format tests: a scratch directory, and safetensors
+ * files from a header text and a number of data bytes. Fixed places and no allocation: it must
+ * not be what fails. */
 #ifndef SFQ_TEST_FORMAT_FILES_H
 #define SFQ_TEST_FORMAT_FILES_H
 
-#include <ftw.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "unit/unit.h"
 
-#include <cmocka.h>
+static char scratch[SCRATCH_ROOM];
 
-static char scratch[64];
-
-static inline int scratch_open(void **state)
+static inline int files_open(void **state)
 {
     (void)state;
-    snprintf(scratch, sizeof scratch, "/tmp/sfq-format-XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
+    scratch_open(scratch);
+    return 0;
 }
 
-static inline int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where)
-{
-    (void)st, (void)kind, (void)where;
-    return remove(path);
-}
-
-static inline int scratch_close(void **state)
+static inline int files_close(void **state)
 {
     (void)state;
-    return nftw(scratch, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    scratch_close(scratch);
+    return 0;
 }
 
-/* scratch/name; four of them may be in use at once. */
 static inline const char *in_scratch(const char *name)
 {
-    static char paths[4][512];
-    static unsigned turn;
-    char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
-    return path;
+    return scratch_path(scratch, name);
 }
 
 static inline const char *put_file(const char *name, const void *data, size_t n)

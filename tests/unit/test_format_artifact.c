@@ -1,5 +1,5 @@
-/* quantization_config: written and read back, what a damaged one gives, ragged widths, and binding a
- * packed matrix to its tensors. */
+/* quantization_config: written and read back, what a damaged one gives, ragged widths, and
+ * binding a packed matrix to its tensors. */
 #include "unit/format_files.h"
 
 #include "base/mem.h"
@@ -295,5 +295,5 @@ int main(void)
         cmocka_unit_test(uniform_widths_need_no_exceptions),
         cmocka_unit_test(bind_packed),
     };
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, files_open, files_close);
 }

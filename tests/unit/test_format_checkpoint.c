@@ -1,5 +1,5 @@
-/* A directory's weights: one file or shards, what the index may say, what is refused by name; and how
- * a model's name becomes a directory. */
+/* A directory's weights: one file or shards, what the index may say, what is refused by name;
+ * and how a model's name becomes a directory. */
 #include "unit/format_files.h"
 
 #include "format/checkpoint.h"
@@ -242,5 +242,5 @@ int main(void)
         cmocka_unit_test(hostile_shards), cmocka_unit_test(single_wins_and_pickle_is_refused),
         cmocka_unit_test(verify),         cmocka_unit_test(names_of_models),
     };
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, files_open, files_close);
 }

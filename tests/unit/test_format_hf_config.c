@@ -170,101 +170,95 @@ static void labels_and_ids(void **state)
 }
 
 /* Numbers that do not fit, types that are wrong, features that are not built. */
+static const struct {
+    const char *text;
+    sfq_status status;
+    const char *words;
+} refusals[] = {
+    {"", SFQ_E_FORMAT, "config.json"},
+    {"{", SFQ_E_FORMAT, "config.json"},
+    {"[]", SFQ_E_FORMAT, "expected a JSON object"},
+    {"{}", SFQ_E_FORMAT, "\"model_type\" is missing"},
+    {"{\"model_type\":1}", SFQ_E_FORMAT, "model_type"},
+    {"{\"model_type\":\"llama\",\"model_type\":\"llama\"}", SFQ_E_FORMAT, "duplicate"},
+    {"{\"model_type\":\"llama\"}", SFQ_E_FORMAT, "\"hidden_size\" is missing"},
+    {LLAMA(",\"architectures\":\"x\""), SFQ_E_FORMAT, "architectures"},
+    {LLAMA(",\"architectures\":[1]"), SFQ_E_FORMAT, "architectures"},
+    {OF("bert", ",\"type_vocab_size\":-1"), SFQ_E_FORMAT, "type_vocab_size"},
+    {LLAMA(",\"num_key_value_heads\":0"), SFQ_E_FORMAT, "num_key_value_heads"},
+    {LLAMA(",\"num_key_value_heads\":3"), SFQ_E_FORMAT, "does not divide"},
+    {LLAMA(",\"num_key_value_heads\":5"), SFQ_E_FORMAT, "more than num_attention_heads 4"},
+    {LLAMA(",\"head_dim\":0"), SFQ_E_FORMAT, "head_dim"},
+    {LLAMA(",\"head_dim\":7"), SFQ_E_FORMAT, "RoPE turns pairs"},
+    {LLAMA(",\"head_dim\":1000000"), SFQ_E_LIMIT, "limit 16384"},
+    {LLAMA(",\"max_position_embeddings\":4611686018427387904"), SFQ_E_LIMIT, "limit 16777216"},
+    {LLAMA(",\"max_position_embeddings\":99999999999999999999"), SFQ_E_FORMAT, "integer"},
+    {LLAMA(",\"rms_norm_eps\":0"), SFQ_E_FORMAT, "rms_norm_eps"},
+    {LLAMA(",\"rms_norm_eps\":-1e-5"), SFQ_E_FORMAT, "rms_norm_eps"},
+    {LLAMA(",\"rms_norm_eps\":\"1e-5\""), SFQ_E_FORMAT, "rms_norm_eps"},
+    {LLAMA(",\"hidden_act\":7"), SFQ_E_FORMAT, "hidden_act"},
+    {LLAMA(",\"tie_word_embeddings\":1"), SFQ_E_FORMAT, "tie_word_embeddings"},
+    {LLAMA(",\"rope_theta\":0"), SFQ_E_FORMAT, "rope_theta"},
+    {LLAMA(",\"rope_theta\":-5"), SFQ_E_FORMAT, "rope_theta"},
+    {LLAMA(",\"rope_theta\":1e400"), SFQ_E_FORMAT, "real number overflow"},
+    {LLAMA(",\"rope_theta\":NaN"), SFQ_E_FORMAT, "config.json"},
+    {LLAMA(",\"rope_scaling\":[1]"), SFQ_E_FORMAT, "rope_scaling is no object"},
+    {LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"), SFQ_E_UNSUPPORTED,
+     "\"dynamic\""},
+    {LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), SFQ_E_FORMAT, "\"factor\" is missing"},
+    {LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
+           "\"high_freq_factor\":4}"),
+     SFQ_E_FORMAT, "not above"},
+    {LLAMA(",\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e4}}"), SFQ_E_UNSUPPORTED,
+     "per layer type"},
+    {LLAMA(",\"partial_rotary_factor\":1.5"), SFQ_E_FORMAT, "partial_rotary_factor"},
+    {LLAMA(",\"bos_token_id\":-7"), SFQ_E_FORMAT, "bos_token_id"},
+    {LLAMA(",\"bos_token_id\":true"), SFQ_E_FORMAT, "bos_token_id"},
+    {LLAMA(",\"eos_token_id\":\"2\""), SFQ_E_FORMAT, "eos_token_id"},
+    {LLAMA(",\"eos_token_id\":[1,[2]]"), SFQ_E_FORMAT, "eos_token_id"},
+    {LLAMA(",\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"), SFQ_E_LIMIT, "limit 16"},
+    {LLAMA(",\"eos_token_id\":4294967298"), SFQ_E_FORMAT, "eos_token_id"},
+    {LLAMA(",\"quantization_config\":[]"), SFQ_E_FORMAT, "quantization_config"},
+    {LLAMA(",\"compression_config\":{}"), SFQ_E_UNSUPPORTED, "compression_config"},
+    {LLAMA(",\"pruned_heads\":{\"0\":[1]}"), SFQ_E_UNSUPPORTED, "pruned_heads"},
+    {OF("bert", ",\"problem_type\":\"x\""), SFQ_E_FORMAT, "problem_type"},
+    {OF("bert", ",\"id2label\":{\"1\":\"a\"}"), SFQ_E_FORMAT, "id2label"},
+    {OF("bert", ",\"id2label\":{\"0\":\"a\",\"00\":\"b\"}"), SFQ_E_FORMAT, "id2label"},
+    {OF("bert", ",\"id2label\":{\"0\":1}"), SFQ_E_FORMAT, "id2label"},
+    {OF("bert", ",\"id2label\":{}"), SFQ_E_FORMAT, "id2label"},
+    {OF("bert", ",\"num_labels\":5000"), SFQ_E_LIMIT, "limit 4096"},
+    {OF("qwen2", ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\"]"), SFQ_E_FORMAT,
+     "layer_types"},
+    {OF("qwen2", ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\","
+                 "\"chunked_attention\",\"full_attention\"]"),
+     SFQ_E_UNSUPPORTED, "chunked_attention"},
+    {OF("smollm3", ",\"no_rope_layers\":[1]"), SFQ_E_FORMAT, "no_rope_layers"},
+    {OF("smollm3", ",\"no_rope_layers\":[1,2,1]"), SFQ_E_FORMAT, "no_rope_layers[1]"},
+    {OF("smollm3", ",\"no_rope_layer_interval\":0"), SFQ_E_FORMAT, "no_rope_layer_interval"},
+    {OF("mistral", ",\"num_key_value_heads\":4,\"sliding_window\":0"), SFQ_E_FORMAT,
+     "sliding_window"},
+    {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":2147483648,"
+     "\"num_attention_heads\":32,\"intermediate_size\":1,\"vocab_size\":1}",
+     SFQ_E_LIMIT, "limit 1024"},
+    {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":1,"
+     "\"num_attention_heads\":7,\"intermediate_size\":1,\"vocab_size\":1}",
+     SFQ_E_FORMAT, "num_attention_heads 7 does not divide hidden_size 4096"},
+    {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":1,"
+     "\"num_attention_heads\":0,\"intermediate_size\":1,\"vocab_size\":1}",
+     SFQ_E_FORMAT, "num_attention_heads"},
+};
+
 static void refused(void **state)
 {
-    static const struct {
-        const char *text;
-        sfq_status status;
-        const char *words;
-    } cases[] = {
-        {"", SFQ_E_FORMAT, "config.json"},
-        {"{", SFQ_E_FORMAT, "config.json"},
-        {"[]", SFQ_E_FORMAT, "expected a JSON object"},
-        {"{}", SFQ_E_FORMAT, "\"model_type\" is missing"},
-        {"{\"model_type\":1}", SFQ_E_FORMAT, "model_type"},
-        {"{\"model_type\":\"llama\",\"model_type\":\"llama\"}", SFQ_E_FORMAT, "duplicate"},
-        {"{\"model_type\":\"llama\"}", SFQ_E_FORMAT, "\"hidden_size\" is missing"},
-        {LLAMA(",\"architectures\":\"x\""), SFQ_E_FORMAT, "architectures"},
-        {LLAMA(",\"architectures\":[1]"), SFQ_E_FORMAT, "architectures"},
-        {OF("bert", ",\"type_vocab_size\":-1"), SFQ_E_FORMAT, "type_vocab_size"},
-        {LLAMA(",\"num_key_value_heads\":0"), SFQ_E_FORMAT, "num_key_value_heads"},
-        {LLAMA(",\"num_key_value_heads\":3"), SFQ_E_FORMAT, "does not divide"},
-        {LLAMA(",\"num_key_value_heads\":5"), SFQ_E_FORMAT, "more than num_attention_heads 4"},
-        {LLAMA(",\"head_dim\":0"), SFQ_E_FORMAT, "head_dim"},
-        {LLAMA(",\"head_dim\":7"), SFQ_E_FORMAT, "RoPE turns pairs"},
-        {LLAMA(",\"head_dim\":1000000"), SFQ_E_LIMIT, "limit 16384"},
-        {LLAMA(",\"max_position_embeddings\":4611686018427387904"), SFQ_E_LIMIT, "limit 16777216"},
-        {LLAMA(",\"max_position_embeddings\":99999999999999999999"), SFQ_E_FORMAT, "integer"},
-        {LLAMA(",\"rms_norm_eps\":0"), SFQ_E_FORMAT, "rms_norm_eps"},
-        {LLAMA(",\"rms_norm_eps\":-1e-5"), SFQ_E_FORMAT, "rms_norm_eps"},
-        {LLAMA(",\"rms_norm_eps\":\"1e-5\""), SFQ_E_FORMAT, "rms_norm_eps"},
-        {LLAMA(",\"hidden_act\":7"), SFQ_E_FORMAT, "hidden_act"},
-        {LLAMA(",\"tie_word_embeddings\":1"), SFQ_E_FORMAT, "tie_word_embeddings"},
-        {LLAMA(",\"rope_theta\":0"), SFQ_E_FORMAT, "rope_theta"},
-        {LLAMA(",\"rope_theta\":-5"), SFQ_E_FORMAT, "rope_theta"},
-        {LLAMA(",\"rope_theta\":1e400"), SFQ_E_FORMAT, "real number overflow"},
-        {LLAMA(",\"rope_theta\":NaN"), SFQ_E_FORMAT, "config.json"},
-        {LLAMA(",\"rope_scaling\":[1]"), SFQ_E_FORMAT, "rope_scaling is no object"},
-        {LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"), SFQ_E_UNSUPPORTED,
-         "\"dynamic\""},
-        {LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), SFQ_E_FORMAT, "\"factor\" is missing"},
-        {LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
-               "\"high_freq_factor\":4}"),
-         SFQ_E_FORMAT, "not above"},
-        {LLAMA(",\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e4}}"), SFQ_E_UNSUPPORTED,
-         "per layer type"},
-        {LLAMA(",\"partial_rotary_factor\":1.5"), SFQ_E_FORMAT, "partial_rotary_factor"},
-        {LLAMA(",\"bos_token_id\":-7"), SFQ_E_FORMAT, "bos_token_id"},
-        {LLAMA(",\"bos_token_id\":true"), SFQ_E_FORMAT, "bos_token_id"},
-        {LLAMA(",\"eos_token_id\":\"2\""), SFQ_E_FORMAT, "eos_token_id"},
-        {LLAMA(",\"eos_token_id\":[1,[2]]"), SFQ_E_FORMAT, "eos_token_id"},
-        {LLAMA(",\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"), SFQ_E_LIMIT, "limit 16"},
-        {LLAMA(",\"eos_token_id\":4294967298"), SFQ_E_FORMAT, "eos_token_id"},
-        {LLAMA(",\"quantization_config\":[]"), SFQ_E_FORMAT, "quantization_config"},
-        {LLAMA(",\"compression_config\":{}"), SFQ_E_UNSUPPORTED, "compression_config"},
-        {LLAMA(",\"is_encoder_decoder\":true"), SFQ_E_UNSUPPORTED, "is_encoder_decoder"},
-        {LLAMA(",\"pruned_heads\":{\"0\":[1]}"), SFQ_E_UNSUPPORTED, "pruned_heads"},
-        {OF("bert", ",\"is_decoder\":true"), SFQ_E_UNSUPPORTED, "is_decoder"},
-        {OF("bert", ",\"position_embedding_type\":\"relative_key\""), SFQ_E_UNSUPPORTED,
-         "relative_key"},
-        {OF("bert", ",\"problem_type\":\"x\""), SFQ_E_FORMAT, "problem_type"},
-        {OF("bert", ",\"id2label\":{\"1\":\"a\"}"), SFQ_E_FORMAT, "id2label"},
-        {OF("bert", ",\"id2label\":{\"0\":\"a\",\"00\":\"b\"}"), SFQ_E_FORMAT, "id2label"},
-        {OF("bert", ",\"id2label\":{\"0\":1}"), SFQ_E_FORMAT, "id2label"},
-        {OF("bert", ",\"id2label\":{}"), SFQ_E_FORMAT, "id2label"},
-        {OF("bert", ",\"num_labels\":5000"), SFQ_E_LIMIT, "limit 4096"},
-        {OF("qwen2", ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\"]"),
-         SFQ_E_FORMAT, "layer_types"},
-        {OF("qwen2", ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\","
-                     "\"chunked_attention\",\"full_attention\"]"),
-         SFQ_E_UNSUPPORTED, "chunked_attention"},
-        {OF("smollm3", ",\"no_rope_layers\":[1]"), SFQ_E_FORMAT, "no_rope_layers"},
-        {OF("smollm3", ",\"no_rope_layers\":[1,2,1]"), SFQ_E_FORMAT, "no_rope_layers[1]"},
-        {OF("smollm3", ",\"no_rope_layer_interval\":0"), SFQ_E_FORMAT, "no_rope_layer_interval"},
-        {OF("mistral", ",\"num_key_value_heads\":4,\"sliding_window\":0"), SFQ_E_FORMAT,
-         "sliding_window"},
-        {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":2147483648,"
-         "\"num_attention_heads\":32,\"intermediate_size\":1,\"vocab_size\":1}",
-         SFQ_E_LIMIT, "limit 1024"},
-        {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":1,"
-         "\"num_attention_heads\":7,\"intermediate_size\":1,\"vocab_size\":1}",
-         SFQ_E_FORMAT, "num_attention_heads 7 does not divide hidden_size 4096"},
-        {"{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":1,"
-         "\"num_attention_heads\":0,\"intermediate_size\":1,\"vocab_size\":1}",
-         SFQ_E_FORMAT, "num_attention_heads"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_layer\":3,\"n_head\":4,\"vocab_size\":100,"
-         "\"scale_attn_weights\":false}",
-         SFQ_E_UNSUPPORTED, "scale_attn_weights"},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         sfq_hf_config *c = NULL;
         sfq_error err = {0};
-        put_text("config.json", cases[i].text);
+        put_text("config.json", refusals[i].text);
         sfq_status status = sfq_hf_config_open(&c, scratch, &err);
-        if (status != cases[i].status || !strstr(err.message, cases[i].words) ||
+        if (status != refusals[i].status || !strstr(err.message, refusals[i].words) ||
             !strstr(err.message, "config.json"))
-            fail_msg("case %zu %s: %d \"%s\"", i, cases[i].text, status, err.message);
+            fail_msg("case %zu %s: %d \"%s\"", i, refusals[i].text, status, err.message);
         assert_null(c);
     }
 }
@@ -312,5 +306,5 @@ int main(void)
         cmocka_unit_test(refused),           cmocka_unit_test(other_families_pass_by_name),
         cmocka_unit_test(missing_directory), cmocka_unit_test(models_of_the_repository),
     };
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, files_open, files_close);
 }

@@ -1,25 +1,28 @@
-/* Reading one safetensors file: what is accepted, and for each rule of the format a file that breaks
- * it, with the code and the words of its message. */
+/* Reading one safetensors file: what is accepted, and for each rule of the format a file that
+ * breaks it, with the code and the words of its message. */
 #include "unit/format_files.h"
 
 #include "format/safetensors.h"
 #include "format/st_header.h"
 
-/* clang-format off */
+#define T(name, dtype, shape, extent) \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" extent "]}"
+
 static const struct {
     const char *header;
     size_t data;
     sfq_status status;
     const char *words; /* part of the message */
 } cases[] = {
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, SFQ_OK, ""},
-    {"{ \"a\" : {\"data_offsets\":[0,8] , \"shape\":[2 ] ,\"dtype\":\"F32\"} }  \n ", 8, SFQ_OK, ""},
+    {"{" T("a", "F32", "2", "0,8") "}", 8, SFQ_OK, ""},
+    {"{ \"a\" : {\"data_offsets\":[0,8] , \"shape\":[2 ] ,\"dtype\":\"F32\"} }  \n ", 8, SFQ_OK,
+     ""},
     {"{}", 0, SFQ_OK, ""},
     {"{\"__metadata__\":{}}", 0, SFQ_OK, ""},
-    {"{\"s\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[0,2]}}", 2, SFQ_OK, ""},
-    {"{\"e\":{\"dtype\":\"F16\",\"shape\":[0,7],\"data_offsets\":[0,0]}}", 0, SFQ_OK, ""},
-    {"{\"e\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[4,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_OK, ""},
-    {"{\"a/\\u00e9\\ud83d\\ude00\\n\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, SFQ_OK, ""},
+    {"{" T("s", "F16", "", "0,2") "}", 2, SFQ_OK, ""},
+    {"{" T("e", "F16", "0,7", "0,0") "}", 0, SFQ_OK, ""},
+    {"{" T("e", "F16", "0", "4,4") "," T("a", "F32", "1", "0,4") "}", 4, SFQ_OK, ""},
+    {"{" T("a/\\u00e9\\ud83d\\ude00\\n", "U8", "1", "0,1") "}", 1, SFQ_OK, ""},
     /* syntax */
     {"", 0, SFQ_E_FORMAT, "begins with"},
     {"{", 0, SFQ_E_FORMAT, "header byte 1"},
@@ -37,51 +40,59 @@ static const struct {
     {"{\"\\u0000\":{}}", 0, SFQ_E_FORMAT, "NUL"},
     {"{\"\\x\":{}}", 0, SFQ_E_FORMAT, "escape"},
     {"{\"a\nb\":{}}", 0, SFQ_E_FORMAT, "control character"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},}", 4, SFQ_E_FORMAT, "expected '\"'"},
+    {"{" T("a", "F32", "1", "0,4") ",}", 4, SFQ_E_FORMAT, "expected '\"'"},
     /* members */
-    {"{\"\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, SFQ_E_FORMAT, "without a name"},
+    {"{" T("", "U8", "1", "0,1") "}", 1, SFQ_E_FORMAT, "without a name"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, SFQ_E_FORMAT, "is missing"},
-    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "duplicate key"},
-    {"{\"a\":{\"dtype\":\"F32\",\"extra\":[],\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "nothing else"},
-    {"{\"a\":{\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "unknown dtype \"F33\""},
-    {"{\"a\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "I32 is not read"},
-    {"{\"a\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8, SFQ_E_UNSUPPORTED, "F64 is not read"},
-    {"{\"a\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "F64 need 8 bytes"},
-    {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2, SFQ_E_FORMAT, "whole number of bytes"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "expected '['"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1e3],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "without fraction"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "without fraction"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-0],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "whole number >= 0"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[01],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "leading zero"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551616],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "64 bits"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1, SFQ_E_LIMIT, "more than 8"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, SFQ_E_FORMAT, "two numbers"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", 4, SFQ_E_FORMAT, "whole number >= 0"},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     SFQ_E_FORMAT, "duplicate key"},
+    {"{\"a\":{\"dtype\":\"F32\",\"extra\":[],\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     SFQ_E_FORMAT, "nothing else"},
+    {"{" T("a", "F33", "1", "0,4") "}", 4, SFQ_E_FORMAT, "unknown dtype \"F33\""},
+    {"{" T("a", "I32", "1", "0,4") "}", 4, SFQ_E_FORMAT, "I32 is not read"},
+    {"{" T("a", "F64", "1", "0,8") "}", 8, SFQ_E_UNSUPPORTED, "F64 is not read"},
+    {"{" T("a", "F64", "1", "0,4") "}", 4, SFQ_E_FORMAT, "F64 need 8 bytes"},
+    {"{" T("a", "F4", "3", "0,2") "}", 2, SFQ_E_FORMAT, "whole number of bytes"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT,
+     "expected '['"},
+    {"{" T("a", "F32", "1e3", "0,4") "}", 4, SFQ_E_FORMAT, "without fraction"},
+    {"{" T("a", "F32", "1.0", "0,4") "}", 4, SFQ_E_FORMAT, "without fraction"},
+    {"{" T("a", "F32", "-0", "0,4") "}", 4, SFQ_E_FORMAT, "whole number >= 0"},
+    {"{" T("a", "F32", "01", "0,4") "}", 4, SFQ_E_FORMAT, "leading zero"},
+    {"{" T("a", "F32", "18446744073709551616", "0,4") "}", 4, SFQ_E_FORMAT, "64 bits"},
+    {"{" T("a", "U8", "1,1,1,1,1,1,1,1,1", "0,1") "}", 1, SFQ_E_LIMIT, "more than 8"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, SFQ_E_FORMAT,
+     "two numbers"},
+    {"{" T("a", "F32", "1", "-4,0") "}", 4, SFQ_E_FORMAT, "whole number >= 0"},
     /* arithmetic */
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2,18446744073709551614],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "product of its shape"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4194305,4194305,211106198978564],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "product of its shape"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387905],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "size passes 64 bits"},
+    {"{" T("a", "U8", "2,18446744073709551614", "0,4") "}", 4, SFQ_E_FORMAT,
+     "product of its shape"},
+    {"{" T("a", "U8", "4194305,4194305,211106198978564", "0,4") "}", 4, SFQ_E_FORMAT,
+     "product of its shape"},
+    {"{" T("a", "F32", "4611686018427387905", "0,4") "}", 4, SFQ_E_FORMAT, "size passes 64 bits"},
     /* extents */
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, SFQ_E_FORMAT, "end before they begin"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "need 8 bytes, data_offsets hold 4"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, SFQ_E_FORMAT, "truncated"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, SFQ_E_FORMAT, "behind the last tensor"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[3,7]}}", 7, SFQ_E_FORMAT, "overlaps"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, SFQ_E_FORMAT, "overlaps"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[5,9]}}", 9, SFQ_E_FORMAT, "hole"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, SFQ_E_FORMAT, "hole"},
-    {"{\"e\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[1,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, SFQ_E_FORMAT, "overlaps"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[18446744073709551615],\"data_offsets\":[0,18446744073709551615]}}", 4, SFQ_E_FORMAT, "size passes"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2305843009213693951],\"data_offsets\":[0,2305843009213693951]}}", 4, SFQ_E_FORMAT, "truncated"},
+    {"{" T("a", "F32", "1", "4,0") "}", 4, SFQ_E_FORMAT, "end before they begin"},
+    {"{" T("a", "F32", "2", "0,4") "}", 4, SFQ_E_FORMAT, "need 8 bytes, data_offsets hold 4"},
+    {"{" T("a", "F32", "2", "0,8") "}", 7, SFQ_E_FORMAT, "truncated"},
+    {"{" T("a", "F32", "2", "0,8") "}", 9, SFQ_E_FORMAT, "behind the last tensor"},
+    {"{" T("a", "U8", "4", "0,4") "," T("b", "U8", "4", "3,7") "}", 7, SFQ_E_FORMAT, "overlaps"},
+    {"{" T("a", "U8", "4", "0,4") "," T("b", "U8", "4", "0,4") "}", 4, SFQ_E_FORMAT, "overlaps"},
+    {"{" T("a", "U8", "4", "0,4") "," T("b", "U8", "4", "5,9") "}", 9, SFQ_E_FORMAT, "hole"},
+    {"{" T("a", "U8", "1", "1,2") "}", 2, SFQ_E_FORMAT, "hole"},
+    {"{" T("e", "U8", "0", "1,1") "," T("a", "U8", "2", "0,2") "}", 2, SFQ_E_FORMAT, "overlaps"},
+    {"{" T("a", "U8", "18446744073709551615", "0,18446744073709551615") "}", 4, SFQ_E_FORMAT,
+     "size passes"},
+    {"{" T("a", "U8", "2305843009213693951", "0,2305843009213693951") "}", 4, SFQ_E_FORMAT,
+     "truncated"},
     /* names and metadata */
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"\\u0061\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, SFQ_E_FORMAT, "duplicate name"},
+    {"{" T("a", "U8", "1", "0,1") "," T("\\u0061", "U8", "1", "1,2") "}", 2, SFQ_E_FORMAT,
+     "duplicate name"},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, SFQ_E_FORMAT, "duplicate __metadata__"},
     {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, SFQ_E_FORMAT, "duplicate key k"},
     {"{\"__metadata__\":{\"k\":1}}", 0, SFQ_E_FORMAT, "not a string"},
     {"{\"__metadata__\":[]}", 0, SFQ_E_FORMAT, "expected '{'"},
     {"{\"a\":[[[[[[[[[[", 0, SFQ_E_FORMAT, "expected '{'"},
 };
-/* clang-format on */
 
 static void every_rule(void **state)
 {
@@ -249,5 +260,5 @@ int main(void)
         cmocka_unit_test(no_regular_file),
         cmocka_unit_test(models_of_the_repository),
     };
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, files_open, files_close);
 }

@@ -38,7 +38,7 @@ static void write_three(const char *target, const size_t order[2])
     assert_null(writer);
     assert_int_equal(sfq_outdir_put(dir, "config.json", "{}", 2, NULL), SFQ_OK);
     assert_int_equal(sfq_outdir_commit(&dir, NULL, NULL), SFQ_OK);
-    char path[256];
+    char path[SCRATCH_ROOM + 64];
     uint64_t found;
     snprintf(path, sizeof path, "%s/%s/model.safetensors", scratch, target);
     assert_int_equal(sfq_file_size(&found, path, NULL), SFQ_OK);
@@ -153,5 +153,5 @@ int main(void)
         cmocka_unit_test(nothing_declared),
         cmocka_unit_test(misuse),
     };
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, files_open, files_close);
 }
