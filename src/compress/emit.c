@@ -176,31 +176,13 @@ done:
     return status;
 }
 
-typedef struct json_sink {
-    sfq_buf buf;
-    sfq_status status;
-    sfq_error *err;
-} json_sink;
-
-static int sink_json(const char *text, size_t n, void *ud)
-{
-    json_sink *sink = ud;
-    sink->status = sfq_buf_add(&sink->buf, text, n, sink->err);
-    return sink->status == SFQ_OK ? 0 : -1;
-}
-
 sfq_status sfq_emit_json(sfq_outdir *dir, const char *name, const json_t *json, sfq_error *err)
 {
     const size_t most = (size_t)64 << 20;
-    json_sink sink = {.buf = SFQ_BUF_INIT(most), .err = err};
-    int wrong = json_dump_callback(json, sink_json, &sink, JSON_INDENT(2));
-    sfq_status status = sink.status;
-    if (wrong && status == SFQ_OK)
-        status = sfq_fail_memory(err, 0, name);
+    sfq_buf text = SFQ_BUF_INIT(most);
+    sfq_status status = sfq_artifact_text(&text, json, err);
     if (status == SFQ_OK)
-        status = sfq_buf_add(&sink.buf, "\n", 1, err);
-    if (status == SFQ_OK)
-        status = sfq_outdir_put(dir, name, sink.buf.data, sink.buf.len, err);
-    sfq_buf_free(&sink.buf);
+        status = sfq_outdir_put(dir, name, text.data, text.len, err);
+    sfq_buf_free(&text);
     return status;
 }

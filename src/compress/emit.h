@@ -20,7 +20,7 @@ sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_
 sfq_status sfq_emit_config(const sfq_plan *plan, const sfq_source *source, sfq_outdir *dir,
                            sfq_error *err);
 
-/* A JSON value as a file of the directory, indented, with a newline at the end. */
+/* A JSON object as a file of the directory. */
 sfq_status sfq_emit_json(sfq_outdir *dir, const char *name, const json_t *json, sfq_error *err);
 
 #endif
