@@ -197,8 +197,8 @@ static const char *const synopsis[] = {
 };
 static const cli_example examples[] = {
     {"sfq run models/novels-5m -p \"It was a dark and\" -n 100", "continue a text"},
-    {"sfq run models/novels-5m -p \"Dear Sir\" --temperature 1 --seed 7 --stop \"\\n\\n\"",
-     "sample one paragraph"},
+    {"sfq run models/novels-5m -p \"Dear Sir\" --temperature 1 --seed 7 --stop CHAPTER",
+     "sample a text; it ends before the word CHAPTER"},
     {"sfq run models/sst2-tiny -p \"a moving, honest film\"", "label and score of a classifier"},
     {"echo \"a dull film\" | sfq run models/sst2-tiny - --json", "input from a pipe, JSON out"},
     {NULL, NULL},

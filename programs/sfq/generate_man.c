@@ -48,9 +48,9 @@ static void put_examples(FILE *f, const cli_example *examples)
 {
     fputs(".SH EXAMPLES\n", f);
     for (const cli_example *e = examples; e->command; e++) {
-        fputs(".TP\n.B ", f);
+        fputs(".TP\n\\fB", f);
         put(f, e->command);
-        fputs("\n", f);
+        fputs("\\fR\n", f);
         put(f, e->what);
         fputs("\n", f);
     }

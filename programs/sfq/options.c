@@ -210,7 +210,7 @@ sfq_status cli_options_parse(const cli_verb *verb, int argc, const char **argv, 
     sfq_status status = SFQ_OK;
     struct poptOption table[CLI_MAX_OPTIONS + 1];
     popt_table(verb, table);
-    poptContext context = poptGetContext(NULL, argc, argv, table, POPT_CONTEXT_KEEP_FIRST);
+    poptContext context = poptGetContext(NULL, argc, argv, table, 0);
     if (verb->defaults)
         verb->defaults(args);
     int place;

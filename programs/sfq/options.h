@@ -77,7 +77,7 @@ typedef struct cli_verb {
     sfq_status (*run)(cli_context *cli, void *args, sfq_error *err);
 } cli_verb;
 
-/* Fills *args (defaults first) and *words from argv[0..argc), which starts behind the verb. Strings
+/* Fills *args (defaults first) and *words from argv[0..argc), where argv[0] is the verb. Strings
  * and lists live in the arena. E_ARGUMENT with one line that names the nearest option. */
 sfq_status cli_options_parse(const cli_verb *verb, int argc, const char **argv, sfq_arena *arena,
                              void *args, cli_list *words, sfq_error *err);
