@@ -1,6 +1,7 @@
 /* base/arena.c - pieces with one common life, cut from blocks that double up to a bound. A piece
- * larger than the next block gets a block of its own size. Under AddressSanitizer the unused rest and
- * a gap behind every piece are poisoned, so a write past a piece is found as it is with malloc. */
+ * larger than the next block gets a block of its own size. Under AddressSanitizer the unused rest
+ * and a gap behind every piece are poisoned, so a write past a piece is found as it is with
+ * malloc. */
 #include "base/mem.h"
 
 #include "base/ck.h"

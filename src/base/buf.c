@@ -1,5 +1,5 @@
-/* base/buf.c - a byte buffer that grows by doubling up to the maximum it was made with; one byte more
- * than the content is always allocated, for the NUL. */
+/* base/buf.c - a byte buffer that grows by doubling up to the maximum it was made with; one byte
+ * more than the content is always allocated, for the NUL. */
 #include "base/buf.h"
 
 #include "base/ck.h"

@@ -1,5 +1,5 @@
-/* base/dirscan.h - listing and removing directories without the heap, so that cleaning up works when
- * memory is what ran out. Private to base. */
+/* base/dirscan.h - listing and removing directories without the heap, so that cleaning up works
+ * when memory is what ran out. Private to base. */
 #ifndef SFQ_BASE_DIRSCAN_H
 #define SFQ_BASE_DIRSCAN_H
 

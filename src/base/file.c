@@ -1,5 +1,6 @@
-/* base/file.c - reading regular files. A path is looked at before it is opened, and again after, so a
- * FIFO, socket or device is refused without being opened; O_NONBLOCK covers the moment between. */
+/* base/file.c - reading regular files. A path is looked at before it is opened, and again after, so
+ * a FIFO, socket or device is refused without being opened; O_NONBLOCK covers the moment
+ * between. */
 #include "base/file.h"
 
 #include "base/ck.h"

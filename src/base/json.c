@@ -1,8 +1,9 @@
-/* base/json.c - jansson behind a scan of our own. jansson recurses per level and allocates per value
- * before anyone can object, so depth and number of values are counted over the text first. */
+/* base/json.c - jansson behind a scan of our own. jansson recurses per level and allocates per
+ * value before anyone can object, so depth and number of values are counted over the text first. */
 #include "base/json.h"
 
 #include "base/buf.h"
+#include "base/ck.h"
 #include "base/file.h"
 
 #include <errno.h>
@@ -24,42 +25,135 @@ static size_t skip_string(const char *text, size_t bytes, size_t at)
     return bytes;
 }
 
-/* Deepest nesting and number of values, right for every well-formed text: one value for the root, one
- * for each comma, and one more for each container that is not empty. */
-static void scan(const char *text, size_t bytes, size_t *deepest, size_t *values)
+/* Offset behind the number or word that starts at `at`. */
+static size_t skip_word(const char *text, size_t bytes, size_t at)
 {
+    while (at < bytes && strchr(" \t\n\r,:[]{}\"", text[at]) == NULL)
+        at++;
+    return at;
+}
+
+typedef struct json_extent {
+    size_t depth;  /* of the deepest nesting */
+    size_t values; /* right for every well-formed text */
+    size_t token;  /* bytes of the longest string, number or word */
+} json_extent;
+
+/* One value for the root, one for each comma, and one more for each container that is not empty. */
+static json_extent measure(const char *text, size_t bytes)
+{
+    json_extent extent = {.values = 1};
     size_t depth = 0;
     bool opened = false; /* the last thing seen was an opening bracket */
-    *deepest = 0;
-    *values = 1;
     for (size_t at = 0; at < bytes;) {
         char c = text[at];
-        if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
-            at++;
+        size_t begin = at++;
+        if (c == ' ' || c == '\t' || c == '\n' || c == '\r')
             continue;
-        }
         bool closes = c == ']' || c == '}';
         if (c == ',' || (opened && !closes))
-            ++*values;
+            extent.values++;
         opened = c == '[' || c == '{';
         depth += opened;
         depth -= closes && depth > 0;
-        if (depth > *deepest)
-            *deepest = depth;
-        at = c == '"' ? skip_string(text, bytes, at) : at + 1;
+        extent.depth = sfq_max_size(extent.depth, depth);
+        if (c == '"')
+            at = skip_string(text, bytes, begin);
+        else if (!opened && !closes && c != ',' && c != ':')
+            at = skip_word(text, bytes, at);
+        extent.token = sfq_max_size(extent.token, at - begin);
     }
+    return extent;
 }
 
-/* jansson reports a failed allocation inside a token as "invalid token" and some others without any
- * text; errno tells. */
-static sfq_status parse_failed(const char *file, const json_error_t *error, sfq_error *err)
+/* jansson collects each token in one buffer that it never shrinks, and where growing that buffer
+ * fails it drops bytes and goes on (2.14, lex_save). So it is given ["xxx...x",TEXT] with a first
+ * string that is longer than any token of the text: the buffer has its final size after it, and
+ * whether that went well shows in that string's length. */
+typedef struct json_feed {
+    const char *text;
+    size_t bytes;
+    size_t pad; /* number of x */
+    size_t at;
+} json_feed;
+
+enum { FEED_BEFORE = 2, FEED_BEHIND = 2 }; /* [" and ", */
+
+static size_t feed_head(const json_feed *feed)
+{
+    return FEED_BEFORE + feed->pad + FEED_BEHIND;
+}
+
+static size_t feed_more(void *buffer, size_t room, void *data)
+{
+    json_feed *feed = data;
+    char *out = buffer;
+    size_t head = feed_head(feed);
+    size_t n = 0;
+    for (; n < room && feed->at < head; n++, feed->at++) {
+        size_t tail = head - feed->at;
+        out[n] = feed->at == 0 ? '[' : feed->at == 1 || tail == 2 ? '"' : tail == 1 ? ',' : 'x';
+    }
+    if (n < room && feed->at >= head && feed->at < head + feed->bytes) {
+        size_t take = sfq_min_size(room - n, head + feed->bytes - feed->at);
+        memcpy(out + n, feed->text + (feed->at - head), take);
+        feed->at += take;
+        n += take;
+    }
+    if (n < room && feed->at == head + feed->bytes) {
+        out[n++] = ']';
+        feed->at++;
+    }
+    return n;
+}
+
+static sfq_status no_memory(const char *file, sfq_error *err)
+{
+    return sfq_fail_at(err, SFQ_E_MEMORY, file, NULL, "%s: out of memory while reading JSON", file);
+}
+
+/* A failed allocation inside a token is "invalid token" to jansson, and some others come without
+ * any text; errno tells. */
+static sfq_status parse_failed(const char *file, const json_feed *feed, const json_error_t *error,
+                               sfq_error *err)
 {
     if (errno == ENOMEM || error->text[0] == 0 ||
         json_error_code(error) == json_error_out_of_memory)
-        return sfq_fail_at(err, SFQ_E_MEMORY, file, NULL, "%s: out of memory while reading JSON",
-                           file);
+        return no_memory(file, err);
+    size_t head = feed_head(feed);
+    if (error->position >= 0 && (size_t)error->position > head + feed->bytes)
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL,
+                           "%s: line %d: the JSON text ends too early", file, error->line);
+    int column = error->line == 1 ? error->column - (int)head : error->column;
     return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: line %d, column %d: %s", file,
-                       error->line, error->column, error->text);
+                       error->line, column, error->text);
+}
+
+/* TEXT out of ["xxx...x",TEXT]. */
+static sfq_status unwrap(json_t **out, json_t *root, const char *file, const json_feed *feed,
+                         sfq_error *err)
+{
+    if (json_string_length(json_array_get(root, 0)) != feed->pad)
+        return no_memory(file, err);
+    json_t *value = json_array_get(root, 1);
+    if (json_array_size(root) != 2 || !(json_is_object(value) || json_is_array(value)))
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL,
+                           "%s: line 1: expected one JSON object or array", file);
+    *out = json_incref(value);
+    return SFQ_OK;
+}
+
+static sfq_status check_extent(const json_extent *extent, const char *file, size_t max_objects,
+                               sfq_error *err)
+{
+    size_t limit = max_objects != 0 ? max_objects : JSON_VALUES_MAX;
+    if (extent->depth > JSON_DEPTH_MAX)
+        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: JSON nested %zu deep, limit %d", file,
+                           extent->depth, JSON_DEPTH_MAX);
+    if (extent->values > limit)
+        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: %zu JSON values, limit %zu", file,
+                           extent->values, limit);
+    return SFQ_OK;
 }
 
 sfq_status sfq_json_parse(json_t **out, const char *file, const char *text, size_t bytes,
@@ -70,20 +164,17 @@ sfq_status sfq_json_parse(json_t **out, const char *file, const char *text, size
     if (nul != NULL)
         return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: a NUL byte at offset %zu", file,
                            (size_t)(nul - text));
-    size_t limit = max_objects != 0 ? max_objects : JSON_VALUES_MAX;
-    size_t depth;
-    size_t values;
-    scan(text, bytes, &depth, &values);
-    if (depth > JSON_DEPTH_MAX)
-        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: JSON nested %zu deep, limit %d", file,
-                           depth, JSON_DEPTH_MAX);
-    if (values > limit)
-        return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL, "%s: %zu JSON values, limit %zu", file,
-                           values, limit);
+    json_extent extent = measure(text, bytes);
+    SFQ_TRY(check_extent(&extent, file, max_objects, err));
+    json_feed feed = {.text = text, .bytes = bytes, .pad = extent.token + 8};
     json_error_t error = {.text = ""};
     errno = 0;
-    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-    return *out != NULL ? SFQ_OK : parse_failed(file, &error, err);
+    json_t *root = json_load_callback(feed_more, &feed, JSON_REJECT_DUPLICATES, &error);
+    if (root == NULL)
+        return parse_failed(file, &feed, &error, err);
+    sfq_status status = unwrap(out, root, file, &feed, err);
+    json_decref(root);
+    return status;
 }
 
 sfq_status sfq_json_read(json_t **out, const char *path, size_t max_bytes, sfq_error *err)

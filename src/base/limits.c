@@ -1,6 +1,6 @@
-/* base/limits.c - reads /proc and /sys into buffers on the stack: this runs before anything else and
- * whatever is unreadable only means "no limit known". A process's cgroup path is relative to a root
- * that mountinfo names (containers mount a part of the hierarchy), and a quota may sit at any
+/* base/limits.c - reads /proc and /sys into buffers on the stack: this runs before anything else
+ * and whatever is unreadable only means "no limit known". A process's cgroup path is relative to a
+ * root that mountinfo names (containers mount a part of the hierarchy), and a quota may sit at any
  * ancestor, so every level up to the mount point is asked. */
 #include "base/limits.h"
 

@@ -9,7 +9,7 @@
 
 enum { CACHE_LINE = 64 };
 
-/* count * size as a size that malloc may be asked for; 0 becomes 1. False: no such object exists. */
+/* count * size as a size that malloc may be asked for; 0 becomes 1. False: no such object. */
 static bool request_size(size_t count, size_t size, size_t *bytes)
 {
     if (!sfq_ck_mul(count, size, bytes) || *bytes > PTRDIFF_MAX - CACHE_LINE)

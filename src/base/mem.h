@@ -1,5 +1,5 @@
-/* base/mem.h - all heap use of the library. Typed macros check the multiplication; the raw functions
- * underneath (sys.h) are the seam at which a test makes the n-th allocation fail. */
+/* base/mem.h - all heap use of the library. Typed macros check the multiplication; the raw
+ * functions underneath (sys.h) are the seam at which a test makes the n-th allocation fail. */
 #ifndef SFQ_BASE_MEM_H
 #define SFQ_BASE_MEM_H
 

@@ -1,7 +1,7 @@
-/* base/outdir.c - a directory that appears whole or not at all. Everything is written to a temporary
- * beside the target; one rename (or exchange) publishes it. Paths are made when the outdir is opened
- * and entries are removed through descriptors, so abort needs no memory. The temporary is locked
- * (flock) as long as its process lives, also across PID namespaces. */
+/* base/outdir.c - a directory that appears whole or not at all. Everything is written to a
+ * temporary beside the target; one rename (or exchange) publishes it. Paths are made when the
+ * outdir is opened and entries are removed through descriptors, so abort needs no memory. The
+ * temporary is locked (flock) as long as its process lives, also across PID namespaces. */
 #include "base/file.h"
 
 #include "base/ck.h"
@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +107,8 @@ static sfq_status split_target(sfq_outdir *dir, const char *target, const char *
     return dir->parent != NULL ? SFQ_OK : sfq_fail_memory(err, parent, "a path");
 }
 
-/* ".NAME.sfq-tmp.PID" and whatever follows. The process is gone when kill() does not know it and its
- * lock is free; both, because another PID namespace may share the file system. */
+/* ".NAME.sfq-tmp.PID" and whatever follows. The process is gone when the kernel does not know it
+ * and its lock is free; both, because another PID namespace may share the file system. */
 typedef struct stale_ctx {
     const char *name;
     size_t name_len;
@@ -127,7 +126,7 @@ static bool remove_stale(void *ctx, int parent_fd, const char *entry)
     long pid = strtol(at + sizeof mark - 1, &end, 10);
     if (pid <= 0 || pid > INT32_MAX || (*end != 0 && *end != '.'))
         return true;
-    if (kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+    if (getpgid((pid_t)pid) >= 0 || errno != ESRCH)
         return true;
     int fd = sfq_dirscan_open(parent_fd, entry);
     if (fd < 0)

@@ -1,10 +1,10 @@
-/* base/pool.c - a pool for many short jobs. A job is published by raising `epoch`; workers spin on it
- * for a moment, then sleep on it (futex). The last worker to finish brings `pending` to 0, on which
- * the caller waits in the same way. Where there are more threads than processors, spinning would keep
- * the very thread from running that is waited for, so nobody spins then.
+/* base/pool.c - a pool for many short jobs. A job is published by raising `epoch`; workers spin on
+ * it for a moment, then sleep on it (futex). The last worker to finish brings `pending` to 0, on
+ * which the caller waits in the same way. Where there are more threads than processors, spinning
+ * would keep the very thread from running that is waited for, so nobody spins then.
  *
- * The job's fields are plain: they are written before the release of `epoch`, read after its acquire,
- * and written again only after `pending` was seen to be 0. */
+ * The job's fields are plain: they are written before the release of `epoch`, read after its
+ * acquire, and written again only after `pending` was seen to be 0. */
 #include "base/pool.h"
 
 #include "base/ck.h"
@@ -103,8 +103,8 @@ static void run_job(sfq_pool *pool, int worker)
 /* ---- workers ---- */
 
 /* Returns the epoch once it differs from `seen`. A worker counts itself as asleep before the kernel
- * compares the epoch; the caller raises the epoch before it looks at the count: one of the two always
- * sees the other (all four are sequentially consistent). */
+ * compares the epoch; the caller raises the epoch before it looks at the count: one of the two
+ * always sees the other (all four are sequentially consistent). */
 static uint32_t wait_for_job(sfq_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < pool->spin; i++) {

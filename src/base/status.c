@@ -1,6 +1,6 @@
-/* base/status.c - fills the caller's sfq_error. Messages are formatted into a local buffer first, so
- * that an argument may point into the error itself, and are made printable here, once, because names
- * and values in them come from files that nobody has vetted. */
+/* base/status.c - fills the caller's sfq_error. Messages are formatted into a local buffer first,
+ * so that an argument may point into the error itself, and are made printable here, once, because
+ * names and values in them come from files that nobody has vetted. */
 #include "base/status.h"
 
 #include "base/utf8.h"

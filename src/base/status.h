@@ -1,5 +1,5 @@
-/* base/status.h - how the inside of the library reports failure: fill the caller's sfq_error, return
- * its code. The codes themselves live in one list, SFQ_STATUS_MAP in <sfq/common.h>. */
+/* base/status.h - how the inside of the library reports failure: fill the caller's sfq_error,
+ * return its code. The codes themselves live in one list, SFQ_STATUS_MAP in <sfq/common.h>. */
 #ifndef SFQ_BASE_STATUS_H
 #define SFQ_BASE_STATUS_H
 

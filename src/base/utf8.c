@@ -1,6 +1,6 @@
 /* base/utf8.c - UTF-8 by the table of well-formed sequences (Unicode 15, table 3-7): the lead byte
- * gives the length and the range of the second byte, which alone excludes overlong forms, surrogates
- * and code points beyond U+10FFFF. */
+ * gives the length and the range of the second byte, which alone excludes overlong forms,
+ * surrogates and code points beyond U+10FFFF. */
 #include "base/utf8.h"
 
 /* Length of the well-formed sequence at s, 0 when there is none in n bytes. */

@@ -1,5 +1,5 @@
-/* tensor/cluster.c - the geometry of fusion clusters; the rules stand in cluster.h. K/kb is rounded up
- * before it is rounded to blocks, so there are exactly kb segments. */
+/* tensor/cluster.c - the geometry of fusion clusters; the rules stand in cluster.h. K/kb is rounded
+ * up before it is rounded to blocks, so there are exactly kb segments. */
 #include "tensor/cluster.h"
 
 #include "base/ck.h"

@@ -1,5 +1,6 @@
-/* tensor/dtype.c - the dtype table and exact conversions of 16-bit floats by bit arithmetic, the same
- * on every processor. NaNs stay NaNs and become quiet, as the conversion instructions do it. */
+/* tensor/dtype.c - the dtype table and exact conversions of 16-bit floats by bit arithmetic, the
+ * same on every processor. NaNs stay NaNs and become quiet, as the conversion instructions do
+ * it. */
 #include "tensor/dtype.h"
 
 #include <string.h>

@@ -36,6 +36,12 @@ static void malformed_texts(void **state)
                                         "[\"\\ud800\"]",
                                         "]",
                                         "}{",
+                                        "{},{}",
+                                        "1],[2",
+                                        "],[",
+                                        "[1],[2]",
+                                        "[\"",
+                                        "{\"a",
                                         "[\"\n\"]",
                                         "12"};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -48,6 +54,28 @@ static void malformed_texts(void **state)
     assert_fails(SFQ_E_FORMAT, "offset 2", sfq_json_parse(&root, "c.json", "[1\0]", 4, 0, &err));
     assert_status(SFQ_E_FORMAT, sfq_json_parse(&root, "c.json", NULL, 0, 0, &err));
     assert_fails(SFQ_E_FORMAT, "line 3", parse(&root, "{\n\"a\": 1,\n x}", 0));
+}
+
+/* Positions are those in the text, as jansson says them for the text alone. */
+static void positions(void **state)
+{
+    (void)state;
+    static const char *const table[] = {"{\"a\" 1}", "[1,]",   "[1, nul]",         "[1] 2",
+                                        "[01]",      "[1, x]", "[1,\n  2,\n  +3]", "[\"\\u0000\"]"};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        json_error_t error;
+        assert_null(json_loads(table[i], JSON_REJECT_DUPLICATES, &error));
+        char expected[64];
+        snprintf(expected, sizeof expected, "c.json: line %d, column %d: ", error.line,
+                 error.column);
+        json_t *root;
+        assert_fails(SFQ_E_FORMAT, expected, parse(&root, table[i], 0));
+    }
+    static const char *const cut[] = {"", "[", "[1", "{\"a\":", "{\"a\": {}"};
+    for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+        json_t *root;
+        assert_fails(SFQ_E_FORMAT, "ends too early", parse(&root, cut[i], 0));
+    }
 }
 
 static void duplicate_keys(void **state)
@@ -224,10 +252,10 @@ static void from_a_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(malformed_texts), cmocka_unit_test(duplicate_keys),
-        cmocka_unit_test(depth),           cmocka_unit_test(number_of_values),
-        cmocka_unit_test(integers),        cmocka_unit_test(other_getters),
-        cmocka_unit_test(from_a_file),
+        cmocka_unit_test(malformed_texts),  cmocka_unit_test(duplicate_keys),
+        cmocka_unit_test(positions),        cmocka_unit_test(depth),
+        cmocka_unit_test(number_of_values), cmocka_unit_test(integers),
+        cmocka_unit_test(other_getters),    cmocka_unit_test(from_a_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Processor and memory limits read from made-up /proc and /sys trees: cgroup versions 1 and 2, limits
- * at ancestors, containers that mount a part of the hierarchy, cores with two threads. */
+/* Processor and memory limits read from made-up /proc and /sys trees: cgroup versions 1 and 2,
+ * limits at ancestors, containers that mount a part of the hierarchy, cores with two threads. */
 #include "base/limits.h"
 
 #include "base/pool.h"

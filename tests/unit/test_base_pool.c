@@ -113,7 +113,7 @@ static void add_up(void *ctx, size_t begin, size_t end, int worker)
         s->sum[worker][0] += s->in + i;
 }
 
-/* The caller writes plain memory, the workers read it and write their own, the caller reads that. */
+/* The caller writes plain memory, workers read it and write their own, the caller reads that. */
 static void run_many(int threads, int runs)
 {
     sfq_pool *pool;

@@ -1,5 +1,5 @@
-/* Random numbers: vectors from an implementation in Python (arbitrary integers, same definition), and
- * the shape of the distributions. */
+/* Random numbers: vectors from an implementation in Python (arbitrary integers, same definition),
+ * and the shape of the distributions. */
 #include "base/rng.h"
 
 #include "unit/unit.h"

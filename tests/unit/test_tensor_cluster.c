@@ -1,5 +1,5 @@
-/* The geometry of fusion clusters: a table worked out by hand from the rules, properties for every K,
- * and sizes that do not fit. */
+/* The geometry of fusion clusters: a table worked out by hand from the rules, properties for every
+ * K, and sizes that do not fit. */
 #include "tensor/cluster.h"
 
 #include "unit/unit.h"

@@ -1,5 +1,6 @@
 /* Conversions of 16-bit floats against values computed by ldexp, at every half-way point and over a
- * dense sweep of floats (all 2^32 with SFQ_TEST_EXHAUSTIVE set); the dtype table; the scan for NaN. */
+ * dense sweep of floats (all 2^32 with SFQ_TEST_EXHAUSTIVE set); the dtype table; the scan for
+ * NaN. */
 #include "tensor/dtype.h"
 
 #include "tensor/tensor.h"
