@@ -68,7 +68,7 @@ static qgemm_case make_case(size_t m, size_t n, size_t k, size_t segment_k, int 
     a->segments = (k + segment_k - 1) / segment_k;
     a->share = (size_t)1 << check_between(0, 4);
     a->panel_bytes = a->k_blocks * sfq_block_bytes(bits);
-    c.act_bits = segment_k <= 1024 ? (int)check_between(8, 14) : 8;
+    c.act_bits = segment_k <= 1024 && check_u64() % 2 ? (int)check_between(8, 14) : 8;
     a->codes = random_panels(&c, data == DATA_RANDOM ? DATA_RANDOM : (int)check_between(1, 2));
     random_activations(&c, data);
     float *scales = CHECK_ARRAY(float, c.panels * a->segments * (16 / a->share));
@@ -217,6 +217,8 @@ static void bench_shape(const sfq_kernels *k, int bits, size_t m, size_t n, size
 {
     char what[64];
     qgemm_bench b = {.k = k, .c = make_case(m, n, kk, 1024, bits, DATA_RANDOM)};
+    b.c.act_bits = 8;
+    random_activations(&b.c, DATA_RANDOM);
     b.c.a.y = CHECK_ARRAY(float, m *b.c.a.ldy);
     snprintf(what, sizeof what, "bits=%d M=%zu N=%zu K=%zu", bits, m, n, kk);
     check_report(what, check_seconds(run_qgemm, &b), (double)(m * n * kk),

@@ -98,6 +98,9 @@ static void run_quant(void *ctx)
 void bench_quant_rows(const sfq_kernels *k)
 {
     quant_bench b = {.k = k, .a = quant_case(16, 2048, 1024, 8)};
+    float *x = CHECK_ARRAY(float, 16 * b.a.ldx);
+    check_floats(x, 16 * b.a.ldx, CHECK_PLAIN);
+    b.a.x = x;
     quant_outputs(&b.a);
     check_report("M=16 K=2048 segment=1024", check_seconds(run_quant, &b), 0, 16 * 2048 * 4);
 }

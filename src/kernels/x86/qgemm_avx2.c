@@ -6,12 +6,13 @@
  * takes 4, and 3 tokens fill 12 of the 16 registers.
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as they
- * are loaded, straight from the file; other widths are first unpacked to bytes in L1. Many tokens:
- * the chunk is widened once into scratch. Integer sums are exact, so none of this can be seen in the
+ * are loaded, straight from the file; other widths are first unpacked to bytes in L1 (one token of
+ * 8-bit activations: qgemv_avx2.c). Many tokens: the chunk is widened once into scratch. Integer sums are exact, so none of this can be seen in the
  * result; the float chain over segments is the same in all cases. */
 #include "base/ck.h"
 #include "kernels/kernel_decls.h"
 #include "kernels/x86/avx2.h"
+#include "kernels/x86/qgemv_avx2.h"
 #include "kernels/x86/unpack_avx2.h"
 
 #include <assert.h>
@@ -23,7 +24,9 @@ enum {
     TOKENS = 96, /* rows per pass over the panels: their codes stay in L2 */
     TILE_M = 3,
     WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
-    QUAD_BYTES = SFQ_ROW_BYTES
+    QUAD_BYTES = SFQ_ROW_BYTES,
+    AHEAD = 2048,      /* bytes to prefetch ahead of a stream */
+    NARROW_K = 1 << 17 /* inputs of the byte path; beyond, the general one serves */
 };
 
 typedef struct qgemm_scratch {
@@ -31,6 +34,7 @@ typedef struct qgemm_scratch {
     uint8_t bytes[CHUNK_BLOCKS * SFQ_BLOCK_WEIGHTS];
     int32_t acc[TOKENS][SFQ_PANEL_N];
     float sum[TOKENS][SFQ_PANEL_N];
+    int8_t narrow[NARROW_K]; /* one token's activations as bytes */
 } qgemm_scratch;
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
@@ -61,6 +65,8 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
     }
     for (size_t q = 0; q < quads; q++) {
         __m256i v[4];
+        if (!wide)
+            _mm_prefetch((const char *)w + q * QUAD_BYTES + AHEAD, _MM_HINT_T0);
         SFQ_UNROLL
         for (int j = 0; j < 4; j++)
             v[j] = load_wide(w, 4 * q + (size_t)j, wide);
@@ -103,12 +109,17 @@ static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, 
 
 /* Integer sums of one segment of a panel for rows m0.. into t->acc. */
 static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel, size_t s,
-                         size_t m0, size_t rows)
+                         size_t m0, size_t rows, bool narrow)
 {
     const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
     const size_t first = s * segment_blocks;
     const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
     const bool wide = rows >= WIDEN_FROM;
+    if (narrow) {
+        sfq_gemv_blocks_avx2(t->acc[0], panel + first * sfq_block_bytes(g->bits), g->bits,
+                             t->narrow + first * SFQ_BLOCK_K, end - first);
+        return;
+    }
     for (size_t b = first, count; b < end; b += count) {
         const uint8_t *src = panel + b * sfq_block_bytes(g->bits);
         const void *w = src;
@@ -175,13 +186,15 @@ void sfq_qgemm_avx2(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_en
 {
     qgemm_scratch *t = a->scratch;
     epilogue e;
+    const bool narrow = a->m == 1 && a->bits < 8 && a->k_padded <= NARROW_K &&
+                        sfq_narrow_codes_avx2(t->narrow, a->a, a->k_padded);
     assert(((uintptr_t)a->scratch & 63) == 0);
     for (size_t m0 = 0; m0 < a->m; m0 += TOKENS) {
         size_t rows = sfq_min_size(TOKENS, a->m - m0);
         for (size_t p = panel_begin; p < panel_end; p++) {
             const uint8_t *panel = a->codes + p * a->panel_bytes;
             for (size_t s = 0; s < a->segments; s++) {
-                segment_sums(a, t, panel, s, m0, rows);
+                segment_sums(a, t, panel, s, m0, rows, narrow);
                 epilogue_begin(&e, a, p, s);
                 for (size_t i = 0; i < rows; i++)
                     epilogue_row(&e, a, m0 + i, t->acc[i], t->sum[i]);

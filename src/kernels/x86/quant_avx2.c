@@ -14,17 +14,24 @@ SFQ_INLINE __m256 load_tail(const float *x, size_t left)
     return left >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, sfq_avx2_mask(left));
 }
 
+SFQ_INLINE __m256i magnitude(__m256 x)
+{
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+
 /* The largest |x| by bit pattern, in which NaN orders above infinity. */
 static float abs_max(const float *x, size_t n)
 {
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i max[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (size_t i = 0; i < n; i += 8) {
-        __m256i bits = _mm256_castps_si256(load_tail(x + i, n - i));
-        max[i / 8 % 2] = _mm256_max_epi32(max[i / 8 % 2], _mm256_and_si256(bits, magnitude));
+    __m256i max0 = _mm256_setzero_si256(), max1 = max0;
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        max0 = _mm256_max_epi32(max0, magnitude(_mm256_loadu_ps(x + i)));
+        max1 = _mm256_max_epi32(max1, magnitude(_mm256_loadu_ps(x + i + 8)));
     }
-    max[0] = _mm256_max_epi32(max[0], max[1]);
-    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(max[0]), _mm256_extracti128_si256(max[0], 1));
+    for (; i < n; i += 8)
+        max0 = _mm256_max_epi32(max0, magnitude(load_tail(x + i, n - i)));
+    max0 = _mm256_max_epi32(max0, max1);
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(max0), _mm256_extracti128_si256(max0, 1));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
     return _mm_cvtss_f32(_mm_castsi128_ps(m));

@@ -1,0 +1,106 @@
+/* kernels/x86/qgemv_avx2.c - one token against codes of 2..7 bits. A decode step reads every code
+ * once, so there is nothing to share the unpacking with: rows are unpacked in registers and
+ * multiplied at once, as bytes. vpmaddubsw adds pairs of products into 16 bits; with activations
+ * within +-127 as many rows as RUN_b may be added there before they must be widened to 32 bits. The
+ * bounds are exact, so the sums are the same integers as everywhere else. A 32-bit lane is one
+ * output: nothing is folded at the end. */
+#include "kernels/x86/qgemv_avx2.h"
+#include "kernels/x86/unpack_avx2.h"
+
+#include <string.h>
+
+/* rows added in 16 bits before widening; divides the rows of a group */
+enum { RUN_2 = 16, RUN_3 = 8, RUN_4 = 8, RUN_5 = 4, RUN_6 = 2, RUN_7 = 1 };
+
+#define CHECK_RUN(bits)                                                         \
+    _Static_assert(SFQ_ROWS_##bits % RUN_##bits == 0 &&                         \
+                       RUN_##bits * 2 * ((1 << (bits)) - 1) * 127 <= INT16_MAX, \
+                   "sum in 16 bits")
+CHECK_RUN(2);
+CHECK_RUN(3);
+CHECK_RUN(4);
+CHECK_RUN(5);
+CHECK_RUN(6);
+CHECK_RUN(7);
+
+enum { HALF = 32, AHEAD = 2048 };
+
+bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
+{
+    __m256i largest = _mm256_setzero_si256();
+    for (size_t i = 0; i < k; i += 32) {
+        __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)(a + i));
+        __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(a + i + 16));
+        __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi16(lo, hi), 0xd8);
+        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(lo));
+        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(hi));
+        _mm256_store_si256((__m256i *)(void *)(out + i), packed);
+    }
+    __m256i beyond = _mm256_subs_epu16(largest, _mm256_set1_epi16(127));
+    return _mm256_testz_si256(beyond, beyond);
+}
+
+/* The four activations of row r in every 32-bit lane. */
+SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
+{
+    int32_t four;
+    memcpy(&four, a + 4 * r, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* One group of one half: rows[] times their activations, added to acc. */
+SFQ_INLINE __m256i dot_rows(__m256i acc, const __m256i *rows, const int8_t *a, const size_t count,
+                            const size_t run)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    SFQ_UNROLL
+    for (size_t r = 0; r < count; r += run) {
+        __m256i sum = _mm256_maddubs_epi16(rows[r], quad(a, r));
+        SFQ_UNROLL
+        for (size_t i = 1; i < run; i++)
+            sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(rows[r + i], quad(a, r + i)));
+        acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sum, ones));
+    }
+    return acc;
+}
+
+#define GEMV_GROUPS(bits)                                                               \
+    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {          \
+        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
+            _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
+        __m256i rows[SFQ_ROWS_##bits];                                                  \
+        sfq_avx2_unpack##bits(rows, codes);                                             \
+        lo = dot_rows(lo, rows, a, SFQ_ROWS_##bits, RUN_##bits);                        \
+        sfq_avx2_unpack##bits(rows, codes + HALF);                                      \
+        hi = dot_rows(hi, rows, a, SFQ_ROWS_##bits, RUN_##bits);                        \
+        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
+        a += (size_t)SFQ_ROWS_##bits * 4;                                               \
+    }
+
+void sfq_gemv_blocks_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits, const int8_t *a,
+                          size_t blocks)
+{
+    __m256i lo = _mm256_setzero_si256(), hi = lo;
+    switch (bits) {
+    case 2:
+        GEMV_GROUPS(2)
+        break;
+    case 3:
+        GEMV_GROUPS(3)
+        break;
+    case 4:
+        GEMV_GROUPS(4)
+        break;
+    case 5:
+        GEMV_GROUPS(5)
+        break;
+    case 6:
+        GEMV_GROUPS(6)
+        break;
+    default:
+        GEMV_GROUPS(7)
+        break;
+    }
+    _mm256_storeu_si256((__m256i *)(void *)acc, lo);
+    _mm256_storeu_si256((__m256i *)(void *)(acc + 8), hi);
+}
