@@ -182,6 +182,21 @@ static void target_appears_meanwhile(void **state)
     }
 }
 
+/* The same with a model: only force replaces it. */
+static void model_appears_meanwhile(void **state)
+{
+    (void)state;
+    for (int force = 0; force <= 1; force++) {
+        sfq_outdir *out;
+        assert_ok(sfq_outdir_open(&out, scratch_path(dir, force ? "b" : "a"), force != 0, &err));
+        write_model(out, "ours");
+        scratch_put(dir, force ? "b/config.json" : "a/config.json", "theirs");
+        assert_status(force ? SFQ_OK : SFQ_E_EXISTS, sfq_outdir_commit(&out, NULL, &err));
+        has_text(force ? "b/config.json" : "a/config.json", force ? "ours" : "theirs");
+        assert_int_equal(entries("."), 1 + force);
+    }
+}
+
 static void missing_parent(void **state)
 {
     (void)state;
@@ -353,6 +368,7 @@ int main(void)
         WITH_SCRATCH(empty_directory),
         WITH_SCRATCH(what_is_never_replaced),
         WITH_SCRATCH(target_appears_meanwhile),
+        WITH_SCRATCH(model_appears_meanwhile),
         WITH_SCRATCH(missing_parent),
         WITH_SCRATCH(rejected_name),
         WITH_SCRATCH(misuse_inside),

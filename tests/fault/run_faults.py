@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Runs the command line with one fault after the other and checks what a user would see.
+
+usage: run_faults.py alloc|io|kill|verbs SFQ-FAULT MODEL
+
+SFQ-FAULT is sfq linked with seam.c, MODEL a small model directory. After every failure: the right
+exit status, one error line, no signal, the output as before or complete, no temporary. Standard
+library only. SFQ_JOBS bounds the processes that run at a time.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+
+TIMEOUT = 120
+DENSE, SPREAD = 300, 200  # allocations: the first ones all, then so many over the rest
+IO_DENSE, IO_SPREAD = 40, 20
+FAILED, MEMORY = 1, 6
+# What each call may end in. 0 stands where a failure of that call can be survived; the result is
+# compared then.
+IO_FAULTS = [
+    ("open", "EMFILE", {FAILED, 0}), ("open", "EIO", {FAILED, 0}), ("stat", "EIO", {FAILED, 0}),
+    ("read", "EIO", {FAILED, 0}), ("mmap", "ENOMEM", {MEMORY}), ("mmap", "EIO", {FAILED}),
+    ("write", "EIO", {FAILED}), ("write", "ENOSPC", {MEMORY}), ("write+", "ENOSPC", {MEMORY}),
+    ("fallocate", "ENOSPC", {MEMORY}), ("fallocate", "EIO", {FAILED}),
+    ("fallocate+", "EOPNOTSUPP", {0}), ("fsync", "EIO", {FAILED}), ("fsync+", "EIO", {FAILED}),
+    ("fsync", "ENOSPC", {MEMORY}), ("mkdir", "EACCES", {FAILED}), ("mkdir", "ENOSPC", {MEMORY}),
+    ("rename", "EIO", {FAILED}), ("exchange", "EIO", {FAILED}), ("exchange+", "EINVAL", {0}),
+    ("flock", "EWOULDBLOCK", {0}), ("close", "EIO", {FAILED, 0}), ("getdents", "EIO", {FAILED, 0}),
+]
+KILLS = ["write", "fsync", "fallocate", "mkdir", "rename", "exchange", "unlink", "open", "close"]
+
+
+def points(count, dense, spread):
+    """1..dense, and `spread` more up to count."""
+    first = list(range(1, min(count, dense) + 1))
+    step = max(1, (count - dense) // spread)
+    return first + list(range(dense + 1, count + 1, step))
+
+
+def content(folder):
+    """What is in a directory: a digest for each file, the names only of those that hold times."""
+    if not folder.exists():
+        return None
+    timed = {"sfq_report.json", "README.md"}
+    return {path.name: "" if path.name in timed else hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.iterdir()}
+
+
+class Place:
+    """A scratch directory of one worker."""
+
+    def __init__(self, root, number):
+        self.dir = root / f"w{number}"
+        self.dir.mkdir()
+        self.out = self.dir / "out"
+        self.count = self.dir / "count"
+
+    def others(self):
+        return sorted(p.name for p in self.dir.iterdir() if p.name not in ("out", "count"))
+
+    def clean(self):
+        for path in self.dir.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+class Faults:
+    def __init__(self, exe, model, root):
+        self.exe, self.model, self.root = exe, model, root
+        self.local = threading.local()
+        self.lock = threading.Lock()
+        self.places = 0
+        self.runs = self.survived = 0
+        self.problems = []
+
+    def place(self):
+        if not hasattr(self.local, "place"):
+            with self.lock:
+                self.places += 1
+                self.local.place = Place(self.root, self.places)
+        return self.local.place
+
+    def problem(self, what, result=None):
+        if result is not None:
+            what += f"\n    exit {result.returncode}, stderr {result.stderr[-600:]!r}"
+        with self.lock:
+            self.problems.append(what)
+
+    def call(self, fault, words):
+        """(result, counts); counts is None when the process could not report them."""
+        place = self.place()
+        place.count.unlink(missing_ok=True)
+        env = dict(os.environ, SFQ_FAULT=fault, SFQ_FAULT_COUNT=str(place.count), LC_ALL="C")
+        with self.lock:
+            self.runs += 1
+        try:
+            result = subprocess.run([self.exe, *map(str, words)], env=env, capture_output=True,
+                                    text=True, errors="replace", timeout=TIMEOUT, check=False)
+        except subprocess.TimeoutExpired:
+            self.problem(f"{fault}: no end after {TIMEOUT} s")
+            return None, None
+        if not place.count.exists():
+            return result, None
+        rows = (line.split() for line in place.count.read_text().splitlines())
+        return result, {name: int(n) for name, n in rows}
+
+    def compress_words(self, force):
+        words = ["compress", self.model, "-o", self.place().out, "--prune", "0", "--steps", "0",
+                 "--threads", "1", "--quiet"]
+        return words + ["--force"] if force else words
+
+    def prepare(self, old):
+        """An empty place, or one with an older output in it."""
+        place = self.place()
+        place.clean()
+        if old:
+            place.out.mkdir()
+            (place.out / "config.json").write_text("{}")
+            (place.out / "model.safetensors").write_text("old")
+        return content(place.out)
+
+    def reference(self, old):
+        """Counts of a run without a fault; its output is what every complete output must be."""
+        self.prepare(old)
+        result, counts = self.call("", self.compress_words(old))
+        if result is None or result.returncode != 0 or counts is None:
+            sys.exit(f"run_faults: the run without a fault failed: {result}")
+        self.complete = content(self.place().out)
+        if not self.complete or self.place().others():
+            sys.exit("run_faults: the run without a fault left no output, or more than that")
+        return counts
+
+    def check_failure(self, name, result, allowed):
+        """Exit status and error line of an ordinary failure."""
+        if result.returncode < 0:
+            self.problem(f"{name}: ended by a signal", result)
+        elif result.returncode not in allowed:
+            self.problem(f"{name}: exit status not in {sorted(allowed)}", result)
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        if result.returncode > 0 and (len(lines) != 1 or not lines[0].startswith("sfq: ")):
+            self.problem(f"{name}: not one error line", result)
+
+    def one_compress(self, fault, allowed, old):
+        """Compresses under one fault."""
+        name = f"{fault}{' over an old output' if old else ''}"
+        before = self.prepare(old)
+        result, counts = self.call(fault, self.compress_words(old))
+        if result is None:
+            return
+        self.check_failure(name, result, allowed)
+        if counts is None:
+            self.problem(f"{name}: the process did not end in order", result)
+        elif counts["fired"] == 0 and not fault.startswith("short") and result.returncode != 0:
+            self.problem(f"{name}: failed without a fault", result)
+        now = content(self.place().out)
+        if now != (self.complete if result.returncode == 0 else before):
+            self.problem(f"{name}: the output is neither as before nor complete", result)
+        if self.place().others():
+            self.problem(f"{name}: left {self.place().others()}", result)
+        with self.lock:
+            self.survived += result.returncode == 0
+
+    def one_kill(self, fault, old):
+        """Killed in the middle: the old or the new one is there, the next run cleans up."""
+        before = self.prepare(old)
+        result, counts = self.call(fault, self.compress_words(old))
+        if result is None:
+            return
+        if result.returncode != -9 or counts is not None:
+            self.problem(f"{fault}: was not killed", result)
+        now = content(self.place().out)
+        if now not in (before, self.complete):
+            self.problem(f"{fault}: the output is half written", result)
+        result, _ = self.call("", self.compress_words(True))
+        if result is not None and (result.returncode != 0 or
+                                   content(self.place().out) != self.complete):
+            self.problem(f"{fault}: the next run failed", result)
+        if self.place().others():
+            self.problem(f"{fault}: the next run left {self.place().others()}", result)
+
+    def one_verb(self, fault, words, expected):
+        """A verb that only reads: the whole answer, or an error."""
+        result, _ = self.call(fault, words)
+        if result is None:
+            return
+        name = f"{words[0]}: {fault}"
+        allowed = {MEMORY, 0} if fault.startswith("alloc") else {FAILED, MEMORY, 0}
+        self.check_failure(name, result, allowed)
+        if result.returncode == 0 and result.stdout != expected:
+            self.problem(f"{name}: exit 0 with another answer {result.stdout[:200]!r}")
+        with self.lock:
+            self.survived += result.returncode == 0
+
+
+def alloc_part(faults, submit):
+    counts = faults.reference(False)
+    for n in points(counts["alloc"], DENSE, SPREAD):
+        submit(faults.one_compress, f"alloc:{n}", {MEMORY, 0}, False)
+        submit(faults.one_compress, f"alloc+:{n}", {MEMORY, 0}, False)
+
+
+def io_part(faults, submit):
+    for old in (False, True):
+        counts = faults.reference(old)
+        for op, errno, allowed in IO_FAULTS:
+            for n in points(counts[op.rstrip("+")], IO_DENSE, IO_SPREAD):
+                submit(faults.one_compress, f"{op}:{n}:{errno}", allowed, old)
+        for fault in ("short-read", "short-write", "short-read,short-write"):
+            submit(faults.one_compress, fault, {0}, old)
+
+
+def kill_part(faults, submit):
+    for old in (False, True):
+        counts = faults.reference(old)
+        for op in KILLS:
+            for n in points(counts[op], IO_DENSE, IO_SPREAD):
+                submit(faults.one_kill, f"kill:{op}:{n}", old)
+
+
+def verbs_part(faults, submit):
+    faults.reference(False)
+    artifact = faults.root / "artifact"
+    shutil.copytree(faults.place().out, artifact)
+    verbs = [["inspect", artifact, "--verify"], ["tokenize", artifact, "-p", "a fine film"],
+             ["run", artifact, "-p", "a fine film", "--threads", "1"],
+             ["run", faults.model, "-p", "a fine film", "--threads", "1"]]
+    for words in verbs:
+        result, counts = faults.call("", words)
+        if result is None or result.returncode != 0 or counts is None:
+            sys.exit(f"run_faults: {words} failed without a fault: {result}")
+        for op in ("alloc", "alloc+", "open", "stat", "read", "mmap"):
+            for n in points(counts[op.rstrip("+")], IO_DENSE * 2, IO_SPREAD * 2):
+                submit(faults.one_verb, f"{op}:{n}", words, result.stdout)
+
+
+PARTS = {"alloc": alloc_part, "io": io_part, "kill": kill_part, "verbs": verbs_part}
+
+
+def main():
+    if len(sys.argv) != 4 or sys.argv[1] not in PARTS:
+        sys.exit(__doc__)
+    jobs = int(os.environ.get("SFQ_JOBS", min(4, len(os.sched_getaffinity(0)))))
+    with tempfile.TemporaryDirectory(prefix="sfq-fault-") as root:
+        faults = Faults(sys.argv[2], pathlib.Path(sys.argv[3]).resolve(), pathlib.Path(root))
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            tasks = []
+            PARTS[sys.argv[1]](faults, lambda *work: tasks.append(pool.submit(*work)))
+            for task in tasks:
+                task.result()
+    print(f"{sys.argv[1]}: {faults.runs} runs, {faults.survived} survived their fault, "
+          f"{len(faults.problems)} problems")
+    for what in faults.problems[:20]:
+        print("  " + what)
+    sys.exit(1 if faults.problems else 0)
+
+
+if __name__ == "__main__":
+    main()
