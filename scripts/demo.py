@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The demonstration (`./dev demo`): compresses the two small models of the repository, and shows what
-that costs and gains. Every figure comes from the program's own --json output of this run; text for
-the evaluation is sampled from the uncompressed model, so nothing but the repository is needed."""
+"""The demonstration (`./dev demo`): compresses the two small models of the repository, and shows
+what that costs and gains. Every figure comes from the program's own --json output of this run; text
+for the evaluation is sampled from the uncompressed model: nothing but the repository is needed."""
 
 import json
 import pathlib

@@ -1,5 +1,5 @@
-/* inspect - what a model directory holds: sizes, layers, bits; with --verify also that every byte is
- * what was written. */
+/* inspect - what a model directory holds: sizes, layers, bits; with --verify also that every byte
+ * is what was written. */
 #include "program.h"
 
 #include <math.h>

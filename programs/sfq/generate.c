@@ -1,4 +1,5 @@
-/* generate - entry of sfq-generate: writes DIR/man/sfq*.1 and DIR/completions/. The build runs it. */
+/* generate - entry of sfq-generate: writes DIR/man/sfq*.1 and DIR/completions/. The build runs
+ * it. */
 #include "generate.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* generate - man pages and shell completions from the verbs' tables, made while building. Not part of
- * the program itself. */
+/* generate - man pages and shell completions from the verbs' tables, made while building. Not part
+ * of the program itself. */
 #ifndef SFQ_CLI_GENERATE_H
 #define SFQ_CLI_GENERATE_H
 

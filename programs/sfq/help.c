@@ -1,5 +1,5 @@
-/* help - --help of the program and of each verb, from the verbs' tables: examples first, because that
- * is what is looked for. */
+/* help - --help of the program and of each verb, from the verbs' tables: examples first, because
+ * that is what is looked for. */
 #include "program.h"
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* options - what a verb is: its words, options, texts and function, as one table. The parser, --help,
- * the man pages and the shell completions are all made from these tables, so they cannot disagree. */
+/* options - what a verb is: its words, options, texts and function, as one table. The parser,
+ * --help, the man pages and the shell completions are all made from these tables, so they cannot
+ * disagree. */
 #ifndef SFQ_CLI_OPTIONS_H
 #define SFQ_CLI_OPTIONS_H
 

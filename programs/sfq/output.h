@@ -1,5 +1,5 @@
-/* output - results on stdout: text, tables, and the one JSON object. A failed write is remembered and
- * reported once at the end; a reader that has gone (EPIPE) ends the program quietly. */
+/* output - results on stdout: text, tables, and the one JSON object. A failed write is remembered
+ * and reported once at the end; a reader that has gone (EPIPE) ends the program quietly. */
 #ifndef SFQ_CLI_OUTPUT_H
 #define SFQ_CLI_OUTPUT_H
 

@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 
-/* SIGINT, SIGTERM: the first asks to stop (cli_signals_cancelled), the second kills. SIGPIPE: writes
- * fail with EPIPE. SIGBUS: says that a file changed while it was read, exit 1; with json also as the
- * error object on stdout. `file` (may be NULL) is what is being read; it must stay valid. */
+/* SIGINT, SIGTERM: the first asks to stop (cli_signals_cancelled), the second kills. SIGPIPE:
+ * writes fail with EPIPE. SIGBUS: says that a file changed while it was read, exit 1; with json
+ * also as the error object on stdout. `file` (may be NULL) is what is being read; it must stay
+ * valid. */
 void cli_signals_catch(bool json, const char *file);
 /* Back to the default for SIGINT and SIGTERM: while waiting for the user's own input. */
 void cli_signals_release(void);

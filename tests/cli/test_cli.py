@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The contract of the command line, tested on the program itself: help, usage errors, exit status,
-JSON keys, streams, signals, compress as a user meets it, man pages and completions. Standard library
-only. SFQ is the program, SFQ_BUILD the build directory; SFQ_GOLDEN=write renews golden/."""
+JSON keys, streams, signals, compress as a user meets it, man pages and completions. Standard
+library only. SFQ is the program, SFQ_BUILD the build; SFQ_GOLDEN=write renews golden/."""
 
 import json
 import os

@@ -1,5 +1,6 @@
-/* fuzz_artifact - a whole model directory: two bytes (little endian) give the length of config.json,
- * the rest is model.safetensors. Opened to describe it, verified, and opened to compute. */
+/* fuzz_artifact - a whole model directory: two bytes (little endian) give the length of
+ * config.json, the rest is model.safetensors. Opened to describe it, verified, and opened to
+ * compute. */
 #include "fuzz.h"
 
 #include <sfq/sfq.h>

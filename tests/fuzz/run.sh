@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every fuzz target of BUILD-DIR for SECONDS, from the committed corpus; new inputs stay in the build
-# directory. A finding ends the run with its file and the line that replays it.
+# Every fuzz target of BUILD-DIR for SECONDS, from the committed corpus; new inputs stay in the
+# build directory. A finding ends the run with its file and the line that replays it.
 # usage: run.sh BUILD-DIR SECONDS
 set -eu
 build=$1

@@ -31,7 +31,8 @@ def halves(rng, *shape):
     count = 1
     for n in shape:
         count *= n
-    return ("F16", list(shape), struct.pack(f"<{count}e", *(rng.uniform(-1, 1) for _ in range(count))))
+    values = [rng.uniform(-1, 1) for _ in range(count)]
+    return ("F16", list(shape), struct.pack(f"<{count}e", *values))
 
 
 def put(target, name, data):
@@ -49,7 +50,8 @@ def seeds_safetensors(rng):
     put("safetensors", "truncated", good[:-3])
     put("safetensors", "long-header", struct.pack("<Q", 1 << 60) + good[8:])
     put("safetensors", "overlap", good.replace(b"[24,29]", b"[23,28]"))
-    put("safetensors", "huge-shape", good.replace(b'"shape":[5]', b'"shape":[9223372036854775807,4]'))
+    put("safetensors", "huge-shape",
+        good.replace(b'"shape":[5]', b'"shape":[9223372036854775807,4]'))
     put("safetensors", "duplicate", good.replace(b'"b":', b'"a.weight":'))
     put("safetensors", "deep", struct.pack("<Q", 400) + b"[" * 400)
 
