@@ -116,8 +116,9 @@ static sfq_status settle(loader *l)
     for (size_t i = 0; i < added->count; i++) {
         const sfq_added_token *token = &added->tokens[i];
         added->content_ids[i] = token->id;
-        int32_t shown = sfq_vocab_find(&added->contents, token->normal ? token->normal : token->content,
-                                       strlen(token->normal ? token->normal : token->content));
+        int32_t shown =
+            sfq_vocab_find(&added->contents, token->normal ? token->normal : token->content,
+                           strlen(token->normal ? token->normal : token->content));
         added->tokens[i].hidden = shown >= 0 && added->tokens[shown].special;
     }
     qsort(added->tokens, added->count, sizeof(*added->tokens), by_id);
@@ -167,7 +168,11 @@ sfq_status sfq_added_load(sfq_added_tokens *added, const json_t *list, const sfq
         return sfq_fail_at(err, SFQ_E_FORMAT, file, "added_tokens",
                            "%s: added_tokens is not an array", file);
     size_t count = json_array_size(list);
-    loader l = {.to = added, .vocab = vocab, .normalizer = normalizer, .file = file, .err = err,
+    loader l = {.to = added,
+                .vocab = vocab,
+                .normalizer = normalizer,
+                .file = file,
+                .err = err,
                 .next_id = (int64_t)vocab->count};
     SFQ_TRY(sfq_vocab_open(&added->contents, count, file, err));
     added->tokens = SFQ_NEW_ARRAY(sfq_added_token, count);
@@ -255,7 +260,7 @@ static size_t spaces_after(const char *s, size_t n, size_t at)
 static sfq_status cut(const sfq_added_tokens *added, const sfq_hits *hits, const char *s, size_t n,
                       sfq_stretch_fn stretch, void *ctx, sfq_error *err)
 {
-    size_t done = 0, next = 0;     /* text handed on; where the next match may begin */
+    size_t done = 0, next = 0;       /* text handed on; where the next match may begin */
     size_t run_from = 0, run_to = 0; /* white space known from the last rstrip */
     for (size_t i = hits->count; i > 0; i--) {
         const sfq_hit *hit = &hits->v[i - 1];
@@ -264,8 +269,8 @@ static sfq_status cut(const sfq_added_tokens *added, const sfq_hits *hits, const
         if (begin < next)
             continue;
         next = end;
-        if (token->single_word && ((begin > 0 && word_before(s, begin)) ||
-                                   (end < n && word_after(s, n, end))))
+        if (token->single_word &&
+            ((begin > 0 && word_before(s, begin)) || (end < n && word_after(s, n, end))))
             continue;
         if (token->lstrip)
             begin = begin > done ? spaces_before(s, begin, done) : done;
@@ -284,9 +289,8 @@ static sfq_status cut(const sfq_added_tokens *added, const sfq_hits *hits, const
     return done != n ? stretch(ctx, NULL, s, done, n, err) : SFQ_OK;
 }
 
-sfq_status sfq_added_split(const sfq_added_tokens *added, const sfq_matcher *matcher,
-                           const char *s, size_t n, sfq_stretch_fn stretch, void *ctx,
-                           sfq_error *err)
+sfq_status sfq_added_split(const sfq_added_tokens *added, const sfq_matcher *matcher, const char *s,
+                           size_t n, sfq_stretch_fn stretch, void *ctx, sfq_error *err)
 {
     sfq_hits hits = {0};
     sfq_status status = SFQ_OK;

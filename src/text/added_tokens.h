@@ -11,7 +11,7 @@ typedef struct sfq_added_token {
     char *normal; /* normalized content where that differs, else NULL */
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
-    bool hidden; /* decode with skip_special leaves it out */
+    bool hidden;  /* decode with skip_special leaves it out */
     size_t order; /* of the last mention in the file */
 } sfq_added_token;
 
@@ -37,9 +37,8 @@ typedef sfq_status (*sfq_stretch_fn)(void *ctx, const sfq_added_token *token, co
                                      size_t begin, size_t end, sfq_error *err);
 
 /* Cuts s at the tokens of the matcher (may be NULL), left to right. */
-sfq_status sfq_added_split(const sfq_added_tokens *added, const sfq_matcher *matcher,
-                           const char *s, size_t n, sfq_stretch_fn stretch, void *ctx,
-                           sfq_error *err);
+sfq_status sfq_added_split(const sfq_added_tokens *added, const sfq_matcher *matcher, const char *s,
+                           size_t n, sfq_stretch_fn stretch, void *ctx, sfq_error *err);
 
 /* ---- matcher.c: leftmost-longest search for many strings, linear in the text ---- */
 

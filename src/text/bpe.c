@@ -17,8 +17,8 @@
 #define NONE UINT32_MAX
 #define WORD_MAX ((size_t)1 << 30) /* bytes; positions fit 32 bits */
 #define CACHE_SLOTS 8192
-#define CACHE_WORD 64    /* longest piece remembered, in bytes */
-#define CACHE_AFTER 256  /* pieces before the cache is worth its memory */
+#define CACHE_WORD 64     /* longest piece remembered, in bytes */
+#define CACHE_AFTER 256   /* pieces before the cache is worth its memory */
 #define CACHE_FILL 262144 /* ids or bytes after which it starts anew */
 
 typedef struct symbol {
@@ -28,7 +28,7 @@ typedef struct symbol {
 
 typedef struct cached {
     uint64_t hash;
-    uint32_t text, len; /* in cache_text; len 0: free */
+    uint32_t text, len;  /* in cache_text; len 0: free */
     uint32_t ids, count; /* in cache_ids */
 } cached;
 

@@ -22,10 +22,10 @@ typedef struct sfq_bpe {
     uint64_t *joints;  /* [joint_mask + 1]: neighbours inside the token of some merge */
     size_t joint_mask;
     uint64_t ascii_joints[128][2]; /* the same for two ASCII characters, one bit each */
-    char *prefix; /* continuing_subword_prefix or NULL */
-    char *suffix; /* end_of_word_suffix or NULL */
+    char *prefix;                  /* continuing_subword_prefix or NULL */
+    char *suffix;                  /* end_of_word_suffix or NULL */
     size_t prefix_len, suffix_len;
-    int32_t unk; /* SFQ_BPE_NO_UNK, SFQ_BPE_LOST_UNK or an id */
+    int32_t unk;        /* SFQ_BPE_NO_UNK, SFQ_BPE_LOST_UNK or an id */
     int32_t bytes[256]; /* ids of <0xXX>, -1 where missing */
     int32_t chars[512]; /* ids of the one-character tokens of the lowest code points, -1 */
     bool byte_fallback, fuse_unk, ignore_merges;

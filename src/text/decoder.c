@@ -68,10 +68,10 @@ static sfq_status add_replaced(sfq_buf *out, const char *s, size_t n, const char
     return sfq_buf_add(out, s + last, n - last, err);
 }
 
-static const char *const cleanups[][2] = {
-    {" .", "."},     {" ?", "?"},     {" !", "!"},           {" ,", ","},   {" ' ", "'"},
-    {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"},
-    {" 're", "'re"}};
+static const char *const cleanups[][2] = {{" .", "."},     {" ?", "?"},           {" !", "!"},
+                                          {" ,", ","},     {" ' ", "'"},          {" n't", "n't"},
+                                          {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"},
+                                          {" 've", "'ve"}, {" 're", "'re"}};
 
 /* Undoes the spaces that tokenization put around punctuation and English contractions. */
 static sfq_status clean_up(sfq_buf *text, sfq_buf *spare, sfq_error *err)
@@ -290,8 +290,8 @@ static sfq_status one_token(const sfq_decode_step *step, sfq_regex_scratch *scra
     case SFQ_DECODE_CTC:
         return ctc(step, s, n, work, err);
     case SFQ_DECODE_METASPACE:
-        return add_replaced(&work[0], s, n, step->literal,
-                            i == 0 && step->prefix_space ? "" : " ", err);
+        return add_replaced(&work[0], s, n, step->literal, i == 0 && step->prefix_space ? "" : " ",
+                            err);
     case SFQ_DECODE_REPLACE:
         return replace(step, scratch, s, n, &work[0], err);
     case SFQ_DECODE_STRIP:

@@ -22,11 +22,11 @@ typedef enum sfq_decode_kind {
 
 typedef struct sfq_decode_step {
     sfq_decode_kind kind;
-    char *literal;  /* suffix, prefix, pad token, pattern, stripped or replaced character */
-    char *content;  /* Replace: what to put; CTC: word delimiter */
+    char *literal;    /* suffix, prefix, pad token, pattern, stripped or replaced character */
+    char *content;    /* Replace: what to put; CTC: word delimiter */
     sfq_regex *regex; /* Replace */
     bool cleanup;
-    bool prefix_space; /* Metaspace: the first token loses its replacement characters */
+    bool prefix_space;  /* Metaspace: the first token loses its replacement characters */
     size_t start, stop; /* Strip */
 } sfq_decode_step;
 

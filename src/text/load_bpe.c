@@ -143,8 +143,8 @@ static bool is_odd(const sfq_bpe *bpe, int32_t id)
 static sfq_status add_merge(sfq_bpe *bpe, sfq_buf *joined, const json_t *item, size_t i,
                             size_t *joints, const char *file, sfq_error *err)
 {
-    const char *a, *b;
-    size_t a_len, b_len;
+    const char *a = "", *b = "";
+    size_t a_len = 0, b_len = 0;
     SFQ_TRY(merge_parts(item, i, file, &a, &a_len, &b, &b_len, err));
     int32_t left = sfq_vocab_find(bpe->vocab, a, a_len);
     int32_t right = sfq_vocab_find(bpe->vocab, b, b_len);
@@ -164,9 +164,8 @@ static sfq_status add_merge(sfq_bpe *bpe, sfq_buf *joined, const json_t *item, s
     if (id < 0)
         return merge_unknown(file, i, "result", joined->data ? joined->data : "", err);
     size_t slot = hash_pair((uint32_t)left, (uint32_t)right) & bpe->mask;
-    while (bpe->merges[slot].rank != UINT32_MAX &&
-           !(bpe->merges[slot].left == (uint32_t)left &&
-             bpe->merges[slot].right == (uint32_t)right))
+    while (bpe->merges[slot].rank != UINT32_MAX && !(bpe->merges[slot].left == (uint32_t)left &&
+                                                     bpe->merges[slot].right == (uint32_t)right))
         slot = (slot + 1) & bpe->mask;
     bpe->merges[slot] = (sfq_merge){(uint32_t)left, (uint32_t)right, (uint32_t)i, id};
     bpe->rank_ids[i] = id;
@@ -236,8 +235,8 @@ sfq_status sfq_bpe_load(sfq_bpe *bpe, const sfq_vocab *vocab, const json_t *mode
     SFQ_TRY(sfq_json_bool(model, file, "byte_fallback", &no, &bpe->byte_fallback, err));
     SFQ_TRY(sfq_json_bool(model, file, "fuse_unk", &no, &bpe->fuse_unk, err));
     SFQ_TRY(sfq_json_bool(model, file, "ignore_merges", &no, &bpe->ignore_merges, err));
-    SFQ_TRY(copy_affix(model, "continuing_subword_prefix", file, &bpe->prefix, &bpe->prefix_len,
-                       err));
+    SFQ_TRY(
+        copy_affix(model, "continuing_subword_prefix", file, &bpe->prefix, &bpe->prefix_len, err));
     SFQ_TRY(copy_affix(model, "end_of_word_suffix", file, &bpe->suffix, &bpe->suffix_len, err));
     const char *unk;
     SFQ_TRY(sfq_json_string(model, file, "unk_token", false, &unk, err));

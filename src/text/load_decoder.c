@@ -15,10 +15,14 @@ typedef struct loader {
 static const struct {
     const char *type;
     sfq_decode_kind kind;
-} kinds[] = {{"BPEDecoder", SFQ_DECODE_BPE},     {"ByteFallback", SFQ_DECODE_BYTE_FALLBACK},
-             {"ByteLevel", SFQ_DECODE_BYTE_LEVEL}, {"CTC", SFQ_DECODE_CTC},
-             {"Fuse", SFQ_DECODE_FUSE},          {"Metaspace", SFQ_DECODE_METASPACE},
-             {"Replace", SFQ_DECODE_REPLACE},    {"Strip", SFQ_DECODE_STRIP},
+} kinds[] = {{"BPEDecoder", SFQ_DECODE_BPE},
+             {"ByteFallback", SFQ_DECODE_BYTE_FALLBACK},
+             {"ByteLevel", SFQ_DECODE_BYTE_LEVEL},
+             {"CTC", SFQ_DECODE_CTC},
+             {"Fuse", SFQ_DECODE_FUSE},
+             {"Metaspace", SFQ_DECODE_METASPACE},
+             {"Replace", SFQ_DECODE_REPLACE},
+             {"Strip", SFQ_DECODE_STRIP},
              {"WordPiece", SFQ_DECODE_WORDPIECE}};
 
 static sfq_status copy_string(loader *l, const json_t *json, const char *key, char **out)

@@ -20,11 +20,11 @@ typedef struct loader {
 static const struct {
     const char *type;
     sfq_pre_kind kind;
-} kinds[] = {{"BertPreTokenizer", SFQ_PRE_BERT},   {"ByteLevel", SFQ_PRE_BYTE_LEVEL},
-             {"CharDelimiterSplit", SFQ_PRE_CHAR}, {"Digits", SFQ_PRE_DIGITS},
+} kinds[] = {{"BertPreTokenizer", SFQ_PRE_BERT},    {"ByteLevel", SFQ_PRE_BYTE_LEVEL},
+             {"CharDelimiterSplit", SFQ_PRE_CHAR},  {"Digits", SFQ_PRE_DIGITS},
              {"FixedLength", SFQ_PRE_FIXED_LENGTH}, {"Metaspace", SFQ_PRE_METASPACE},
-             {"Punctuation", SFQ_PRE_PUNCTUATION}, {"Split", SFQ_PRE_SPLIT},
-             {"Whitespace", SFQ_PRE_WHITESPACE},   {"WhitespaceSplit", SFQ_PRE_WHITESPACE_SPLIT}};
+             {"Punctuation", SFQ_PRE_PUNCTUATION},  {"Split", SFQ_PRE_SPLIT},
+             {"Whitespace", SFQ_PRE_WHITESPACE},    {"WhitespaceSplit", SFQ_PRE_WHITESPACE_SPLIT}};
 
 static sfq_status bad_value(loader *l, const char *key, const char *value, const char *expected)
 {
@@ -170,8 +170,7 @@ static sfq_status load_any(loader *l, const json_t *json)
     }
     if (l->to->count == SFQ_TEXT_STEPS_MAX)
         return sfq_fail_at(l->err, SFQ_E_LIMIT, l->file, "pre_tokenizer",
-                           "%s: more than %d pre-tokenizers in a row", l->file,
-                           SFQ_TEXT_STEPS_MAX);
+                           "%s: more than %d pre-tokenizers in a row", l->file, SFQ_TEXT_STEPS_MAX);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
         if (strcmp(type, kinds[i].type) == 0) {
             sfq_pre_step *step = &l->to->steps[l->to->count++];

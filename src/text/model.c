@@ -39,8 +39,8 @@ sfq_status sfq_word_model_load(sfq_word_model *model, const json_t *json, const 
 {
     *model = (sfq_word_model){0};
     if (!json_is_object(json))
-        return sfq_fail_at(err, SFQ_E_FORMAT, file, "model", "%s: model is missing or not an object",
-                           file);
+        return sfq_fail_at(err, SFQ_E_FORMAT, file, "model",
+                           "%s: model is missing or not an object", file);
     SFQ_TRY(find_kind(model, json, file, err));
     if (model->kind == SFQ_MODEL_UNIGRAM)
         return sfq_unigram_load(&model->unigram, &model->vocab, json, file, err);

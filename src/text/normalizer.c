@@ -116,8 +116,8 @@ static sfq_status lowercase(pass *p)
 
 static bool nmt_drops(uint32_t c)
 {
-    return (c >= 1 && c <= 8) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F ||
-           c == 0x8F || c == 0x9F;
+    return (c >= 1 && c <= 8) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F ||
+           c == 0x9F;
 }
 
 static bool nmt_blanks(uint32_t c)
@@ -164,7 +164,8 @@ static sfq_status form(pass *p, sfq_uni_form kind)
 static sfq_status strip(pass *p, bool left, bool right)
 {
     size_t begin = 0, end = p->n, len;
-    while (left && begin < p->n && sfq_uni_is_space(sfq_utf8_next(p->s + begin, p->n - begin, &len)))
+    while (left && begin < p->n &&
+           sfq_uni_is_space(sfq_utf8_next(p->s + begin, p->n - begin, &len)))
         begin += len;
     while (right && end > begin) {
         size_t last = end - 1;

@@ -26,7 +26,7 @@ typedef enum sfq_norm_kind {
 
 typedef struct sfq_norm_step {
     sfq_norm_kind kind;
-    int form; /* sfq_uni_form */
+    int form;                                           /* sfq_uni_form */
     bool clean_text, chinese, strip_accents, lowercase; /* BertNormalizer */
     bool left, right;                                   /* Strip */
     char *literal; /* Replace: what to look for, or NULL with a regex */

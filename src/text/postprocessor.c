@@ -50,7 +50,7 @@ static sfq_status new_piece(loader *l, sfq_post_template *t, sfq_post_piece **ou
 
 static sfq_status add_sequence(loader *l, sfq_post_template *t, int sequence, int32_t type)
 {
-    sfq_post_piece *piece;
+    sfq_post_piece *piece = NULL;
     SFQ_TRY(new_piece(l, t, &piece));
     *piece = (sfq_post_piece){.sequence = sequence, .type = type};
     return SFQ_OK;
@@ -59,10 +59,10 @@ static sfq_status add_sequence(loader *l, sfq_post_template *t, int sequence, in
 static sfq_status add_special(loader *l, sfq_post_template *t, size_t count, int32_t type,
                               int32_t **ids)
 {
-    sfq_post_piece *piece;
+    sfq_post_piece *piece = NULL;
     SFQ_TRY(new_piece(l, t, &piece));
-    *piece = (sfq_post_piece){.sequence = -1, .type = type, .count = count,
-                              .ids = SFQ_NEW_ARRAY(int32_t, count)};
+    *piece = (sfq_post_piece){
+        .sequence = -1, .type = type, .count = count, .ids = SFQ_NEW_ARRAY(int32_t, count)};
     *ids = piece->ids;
     t->special += count;
     return piece->ids ? SFQ_OK : sfq_fail_memory(l->err, count * sizeof(int32_t), "post_processor");

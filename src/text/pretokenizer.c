@@ -25,7 +25,7 @@ typedef struct splitter {
     size_t head;
     sfq_behavior behavior;
     bool invert;
-    bool byte_level; /* pieces are rewritten on their way out */
+    bool byte_level;   /* pieces are rewritten on their way out */
     size_t begin, end; /* the piece held back */
     bool held, held_match;
     size_t done; /* everything before was offered */
@@ -231,8 +231,8 @@ static sfq_status run_metaspace(splitter *sp, const sfq_pre_step *step, size_t n
     size_t len = strlen(step->replacement), head = 0;
     sfq_buf_clear(text);
     bool starts = sp->s[0] == ' ' || (n >= len && memcmp(sp->s, step->replacement, len) == 0);
-    if (!starts && (step->scheme == SFQ_PREPEND_ALWAYS ||
-                    (step->scheme == SFQ_PREPEND_FIRST && sp->head > 0)))
+    if (!starts &&
+        (step->scheme == SFQ_PREPEND_ALWAYS || (step->scheme == SFQ_PREPEND_FIRST && sp->head > 0)))
         SFQ_TRY(sfq_buf_add(text, step->replacement, len, sp->r->err));
     for (size_t i = 0; i < n;) {
         const char *space = memchr(sp->s + i, ' ', n - i);
@@ -258,8 +258,8 @@ static sfq_status run_step(run *r, size_t k, const char *s, size_t n, size_t hea
     if (k == r->pre->count)
         return r->word(r->ctx, s, n, r->err);
     const sfq_pre_step *step = &r->pre->steps[k];
-    splitter sp = {.r = r, .k = k, .s = s, .head = head, .behavior = step->behavior,
-                   .invert = step->invert};
+    splitter sp = {
+        .r = r, .k = k, .s = s, .head = head, .behavior = step->behavior, .invert = step->invert};
     switch (step->kind) {
     case SFQ_PRE_BERT:
         return split_bert(&sp, n);

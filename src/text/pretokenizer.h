@@ -33,8 +33,11 @@ typedef enum sfq_behavior {
     SFQ_CONTIGUOUS
 } sfq_behavior;
 
-typedef enum sfq_prepend_scheme { SFQ_PREPEND_ALWAYS, SFQ_PREPEND_FIRST, SFQ_PREPEND_NEVER }
-sfq_prepend_scheme;
+typedef enum sfq_prepend_scheme {
+    SFQ_PREPEND_ALWAYS,
+    SFQ_PREPEND_FIRST,
+    SFQ_PREPEND_NEVER
+} sfq_prepend_scheme;
 
 typedef struct sfq_pre_step {
     sfq_pre_kind kind;

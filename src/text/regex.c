@@ -10,9 +10,9 @@
 #include <pcre2.h>
 #include <string.h>
 
-#define PATTERN_MAX 65536      /* bytes */
+#define PATTERN_MAX 65536 /* bytes */
 #define TRANSLATED_MAX (1 << 22)
-#define STACK_START 32768      /* of the JIT, bytes */
+#define STACK_START 32768 /* of the JIT, bytes */
 #define STACK_MAX (1 << 20)
 #define HEAP_MAX_KIB (64 << 10) /* of the interpreter */
 

@@ -37,7 +37,7 @@ sfq_status sfq_regex_next(sfq_regex_walk *walk, bool *found, size_t *start, size
                           sfq_error *err);
 
 /* regex_translate.c: the PCRE2 pattern for an Oniguruma pattern. */
-sfq_status sfq_regex_translate(sfq_buf *out, const char *pattern, const char *file,
-                               const char *key, sfq_error *err);
+sfq_status sfq_regex_translate(sfq_buf *out, const char *pattern, const char *file, const char *key,
+                               sfq_error *err);
 
 #endif

@@ -15,19 +15,19 @@
 
 #define DEPTH_MAX 128
 
-#define SPACES                                                                                     \
-    "\\t-\\r\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"    \
+#define SPACES                                                                                   \
+    "\\t-\\r\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}" \
     "\\x{3000}"
-#define NOT_SPACES                                                                                 \
-    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}"                   \
-    "\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}"                 \
+#define NOT_SPACES                                                                 \
+    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}"   \
+    "\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}" \
     "\\x{2060}-\\x{2FFF}\\x{3001}-\\x{D7FF}\\x{E000}-\\x{10FFFF}"
 
 typedef struct translation {
     const char *p; /* next character of the pattern */
     const char *pattern, *file, *key;
     sfq_buf *out;
-    size_t atom;             /* where in out the last complete atom begins */
+    size_t atom;              /* where in out the last complete atom begins */
     size_t groups[DEPTH_MAX]; /* the same for each open group */
     size_t depth;
     sfq_error *err;
@@ -77,8 +77,8 @@ static sfq_status put_not_word(translation *t)
     uint32_t next = 0;
     for (size_t i = 0; i < sfq_uni_word_count; i++) {
         if (sfq_uni_word[i].first > next)
-            SFQ_TRY(sfq_buf_addf(t->out, t->err, "\\x{%X}-\\x{%X}", next,
-                                 sfq_uni_word[i].first - 1));
+            SFQ_TRY(
+                sfq_buf_addf(t->out, t->err, "\\x{%X}-\\x{%X}", next, sfq_uni_word[i].first - 1));
         next = sfq_uni_word[i].last + 1;
     }
     return sfq_buf_addf(t->out, t->err, "\\x{%X}-\\x{10FFFF}", next);
@@ -122,9 +122,9 @@ static sfq_status put_posix(translation *t, const char *name, bool *known)
 static sfq_status property(translation *t, bool negated, bool in_set)
 {
     static const char *const long_names[][2] = {
-        {"letter", "L"},      {"mark", "M"},         {"number", "N"},
-        {"punctuation", "P"}, {"symbol", "S"},       {"separator", "Z"},
-        {"other", "C"},       {"uppercaseletter", "Lu"}, {"lowercaseletter", "Ll"}};
+        {"letter", "L"},          {"mark", "M"},      {"number", "N"}, {"punctuation", "P"},
+        {"symbol", "S"},          {"separator", "Z"}, {"other", "C"},  {"uppercaseletter", "Lu"},
+        {"lowercaseletter", "Ll"}};
     const char *close = *t->p == '{' ? strchr(t->p, '}') : NULL;
     char name[64], plain[64];
     size_t n = 0, m = 0;
@@ -292,9 +292,9 @@ static sfq_status set(translation *t)
             t->p++;
             SFQ_TRY(escape(t, true, &last_set));
         } else if (c == '-') {
-            bool before_set = t->p[1] == ']' || t->p[1] == '[' ||
-                              (t->p[1] == '\\' && t->p[2] != '\0' &&
-                               strchr("sSdDwWhHpP", t->p[2]) != NULL);
+            bool before_set =
+                t->p[1] == ']' || t->p[1] == '[' ||
+                (t->p[1] == '\\' && t->p[2] != '\0' && strchr("sSdDwWhHpP", t->p[2]) != NULL);
             SFQ_TRY(put(t, last_set || before_set ? "\\-" : "-"));
             last_set = !(last_set || before_set); /* behind a range a '-' is literal */
             t->p++;
@@ -431,11 +431,11 @@ static sfq_status step(translation *t)
     return sfq_buf_add(t->out, &c, 1, t->err);
 }
 
-sfq_status sfq_regex_translate(sfq_buf *out, const char *pattern, const char *file,
-                               const char *key, sfq_error *err)
+sfq_status sfq_regex_translate(sfq_buf *out, const char *pattern, const char *file, const char *key,
+                               sfq_error *err)
 {
-    translation t = {.p = pattern, .pattern = pattern, .file = file, .key = key, .out = out,
-                     .err = err};
+    translation t = {
+        .p = pattern, .pattern = pattern, .file = file, .key = key, .out = out, .err = err};
     while (*t.p != '\0')
         SFQ_TRY(step(&t));
     return SFQ_OK;

@@ -258,7 +258,8 @@ static sfq_status apply_template(const sfq_post_template *form, const sfq_ids *s
     for (size_t i = 0; i < form->count; i++) {
         const sfq_post_piece *piece = &form->pieces[i];
         size_t more = piece->sequence >= 0 ? sequences[piece->sequence]->count
-                                           : special ? piece->count : 0;
+                      : special            ? piece->count
+                                           : 0;
         if (!sfq_ck_add(total, more, &total))
             return sfq_fail_memory(err, SIZE_MAX, "encoding");
     }

@@ -9,8 +9,8 @@
 typedef struct sfq_tokenizer sfq_tokenizer;
 
 typedef struct sfq_encoding {
-    int32_t *ids;     /* [count], sfq_encoding_clear frees */
-    int32_t *types;   /* [count] token type ids of the post-processor */
+    int32_t *ids;   /* [count], sfq_encoding_clear frees */
+    int32_t *types; /* [count] token type ids of the post-processor */
     size_t count;
     size_t special_count; /* how many of them the post-processor added */
 } sfq_encoding;
@@ -32,7 +32,7 @@ void sfq_encoding_clear(sfq_encoding *encoding);
 /* The decoder's text of ids, NUL-terminated, sfq_mem_free. Ids outside the vocabulary are skipped. */
 sfq_status sfq_tokenizer_decode(const sfq_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                 bool skip_special, char **text, size_t *bytes, sfq_error *err);
-int32_t sfq_tokenizer_vocab_end(const sfq_tokenizer *tokenizer); /* highest id + 1 */
+int32_t sfq_tokenizer_vocab_end(const sfq_tokenizer *tokenizer);               /* highest id + 1 */
 int32_t sfq_tokenizer_find(const sfq_tokenizer *tokenizer, const char *token); /* -1 */
 bool sfq_tokenizer_is_special(const sfq_tokenizer *tokenizer, int32_t id);
 

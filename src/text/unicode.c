@@ -195,8 +195,8 @@ static sfq_status decompose(points *p, uint32_t c, bool compat, sfq_error *err)
     if (compat)
         options |= UTF8PROC_COMPAT;
     int boundary = 0;
-    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, p->v + p->count, 32,
-                                                 options, &boundary);
+    utf8proc_ssize_t n =
+        utf8proc_decompose_char((utf8proc_int32_t)c, p->v + p->count, 32, options, &boundary);
     if (n < 0 || n > 32)
         return sfq_fail(err, SFQ_E_INTERNAL, "utf8proc cannot decompose U+%04X", c);
     p->count += (size_t)n;

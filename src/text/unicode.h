@@ -23,14 +23,14 @@ extern const size_t sfq_uni_punctuation_count, sfq_uni_numeric_count, sfq_uni_wo
 extern const sfq_uni_new sfq_uni_news[];
 extern const size_t sfq_uni_news_count;
 
-bool sfq_uni_is_space(uint32_t c);       /* White_Space */
-bool sfq_uni_is_punctuation(uint32_t c); /* Punctuation, BertPreTokenizer */
-bool sfq_uni_is_numeric(uint32_t c);     /* Digits */
-bool sfq_uni_is_word(uint32_t c);        /* Whitespace, single_word */
-bool sfq_uni_is_other(uint32_t c);       /* BertNormalizer.clean_text removes it */
-bool sfq_uni_is_mark(uint32_t c);        /* StripAccents removes it */
-bool sfq_uni_is_nonspacing(uint32_t c);  /* BertNormalizer.strip_accents removes it */
-bool sfq_uni_is_chinese(uint32_t c);     /* BertNormalizer.handle_chinese_chars */
+bool sfq_uni_is_space(uint32_t c);                     /* White_Space */
+bool sfq_uni_is_punctuation(uint32_t c);               /* Punctuation, BertPreTokenizer */
+bool sfq_uni_is_numeric(uint32_t c);                   /* Digits */
+bool sfq_uni_is_word(uint32_t c);                      /* Whitespace, single_word */
+bool sfq_uni_is_other(uint32_t c);                     /* BertNormalizer.clean_text removes it */
+bool sfq_uni_is_mark(uint32_t c);                      /* StripAccents removes it */
+bool sfq_uni_is_nonspacing(uint32_t c);                /* BertNormalizer.strip_accents removes it */
+bool sfq_uni_is_chinese(uint32_t c);                   /* BertNormalizer.handle_chinese_chars */
 size_t sfq_uni_lowercase(uint32_t c, uint32_t out[2]); /* characters written, 1 or 2 */
 
 typedef enum sfq_uni_form { SFQ_NFC, SFQ_NFD, SFQ_NFKC, SFQ_NFKD } sfq_uni_form;

@@ -89,8 +89,8 @@ static sfq_status load_pieces(sfq_unigram *model, sfq_vocab *vocab, const json_t
         model->scores[i] = json_number_value(score);
         if (model->scores[i] < least)
             least = model->scores[i];
-        SFQ_TRY(sfq_vocab_add(vocab, json_string_value(text), json_string_length(text),
-                              (int64_t)i, true, file, err));
+        SFQ_TRY(sfq_vocab_add(vocab, json_string_value(text), json_string_length(text), (int64_t)i,
+                              true, file, err));
     }
     model->unk_score = least - UNK_PENALTY;
     return SFQ_OK;

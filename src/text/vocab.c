@@ -80,7 +80,8 @@ sfq_status sfq_vocab_add(sfq_vocab *vocab, const char *text, size_t len, int64_t
                            id, INT32_MAX - 1);
     if (len > SFQ_TOKEN_BYTES_MAX)
         return sfq_fail_at(err, SFQ_E_LIMIT, file, NULL,
-                           "%s: the token of id %" PRId64 " has %zu bytes, at most %d are supported",
+                           "%s: the token of id %" PRId64
+                           " has %zu bytes, at most %d are supported",
                            file, id, len, SFQ_TOKEN_BYTES_MAX);
     if (vocab->count == vocab->cap)
         return sfq_fail(err, SFQ_E_INTERNAL, "%s: vocabulary is larger than announced", file);
@@ -107,8 +108,7 @@ sfq_status sfq_vocab_add(sfq_vocab *vocab, const char *text, size_t len, int64_t
     return SFQ_OK;
 }
 
-sfq_status sfq_vocab_load(sfq_vocab *vocab, const json_t *object, const char *file,
-                          sfq_error *err)
+sfq_status sfq_vocab_load(sfq_vocab *vocab, const json_t *object, const char *file, sfq_error *err)
 {
     if (!json_is_object(object))
         return sfq_fail_at(err, SFQ_E_FORMAT, file, "model.vocab",
@@ -118,12 +118,13 @@ sfq_status sfq_vocab_load(sfq_vocab *vocab, const json_t *object, const char *fi
     json_t *entries = (json_t *)(uintptr_t)object;
     const char *key;
     json_t *value;
-    json_object_foreach (entries, key, value) {
+    json_object_foreach(entries, key, value)
+    {
         if (!json_is_integer(value))
             return sfq_fail_at(err, SFQ_E_FORMAT, file, "model.vocab",
                                "%s: model.vocab: the id of \"%.60s\" is not an integer", file, key);
-        SFQ_TRY(sfq_vocab_add(vocab, key, strlen(key), json_integer_value(value), false, file,
-                              err));
+        SFQ_TRY(
+            sfq_vocab_add(vocab, key, strlen(key), json_integer_value(value), false, file, err));
     }
     return SFQ_OK;
 }

@@ -37,8 +37,7 @@ void sfq_vocab_close(sfq_vocab *vocab);
 sfq_status sfq_vocab_add(sfq_vocab *vocab, const char *text, size_t len, int64_t id, bool again,
                          const char *file, sfq_error *err);
 /* {"text": id, ...}, the form of BPE, WordPiece and WordLevel */
-sfq_status sfq_vocab_load(sfq_vocab *vocab, const json_t *object, const char *file,
-                          sfq_error *err);
+sfq_status sfq_vocab_load(sfq_vocab *vocab, const json_t *object, const char *file, sfq_error *err);
 int32_t sfq_vocab_find(const sfq_vocab *vocab, const char *text, size_t len); /* -1: unknown */
 /* NULL: no token has that id. The text is NUL-terminated. */
 const char *sfq_vocab_text(const sfq_vocab *vocab, int32_t id, size_t *len);

@@ -37,8 +37,8 @@ sfq_status sfq_wordpiece_load(sfq_wordpiece *model, const sfq_vocab *vocab, cons
     const char *prefix;
     int64_t max_chars;
     SFQ_TRY(sfq_json_string(json, file, "continuing_subword_prefix", true, &prefix, err));
-    SFQ_TRY(sfq_json_int(json, file, "max_input_chars_per_word", 0, 1 << 20, NULL, &max_chars,
-                         err));
+    SFQ_TRY(
+        sfq_json_int(json, file, "max_input_chars_per_word", 0, 1 << 20, NULL, &max_chars, err));
     model->prefix_len = strlen(prefix);
     model->max_chars = (size_t)max_chars;
     if (model->prefix_len > SFQ_TOKEN_BYTES_MAX)

@@ -17,9 +17,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *name_of(sfq_status status)
+{
+    switch (status) {
+#define CASE(name, value, exit_status, text) \
+    case SFQ_##name:                         \
+        return #name;
+        SFQ_STATUS_MAP(CASE)
+#undef CASE
+    }
+    return "?";
+}
+
 static void print_error(const sfq_error *err)
 {
-    printf("{\"error\": \"%s\", \"message\": \"", sfq_status_name(err->code));
+    printf("{\"error\": \"%s\", \"message\": \"", name_of(err->code));
     for (const char *c = err->message; *c; c++)
         if (*c == '"' || *c == '\\')
             printf("\\%c", *c);
@@ -131,7 +143,7 @@ int main(int argc, char **argv)
     double start = sfq_clock_seconds();
     if (sfq_tokenizer_open(&t, argv[1], &err) != SFQ_OK) {
         print_error(&err);
-        return sfq_status_exit(err.code);
+        return 1;
     }
     printf("{\"open\": %.6f, \"end\": %d}\n", sfq_clock_seconds() - start,
            (int)sfq_tokenizer_vocab_end(t));
