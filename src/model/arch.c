@@ -45,16 +45,16 @@ static const struct {
     {"quick_gelu", SFQ_ACT_QUICK_GELU},
 };
 
-/* Keys whose value other than the built one changes what the model computes. */
+/* Switches that, when true, change what the model computes. */
 static const struct {
+    const char *model_type; /* NULL: all */
     const char *key;
-    bool built; /* the value that is built */
     const char *feature;
 } sfq_refused[] = {
-    {"is_decoder", false, "is_decoder (causal encoders)"},
-    {"add_cross_attention", false, "cross attention (add_cross_attention)"},
-    {"is_encoder_decoder", false, "encoder-decoder models (is_encoder_decoder)"},
-    {"scale_attn_by_inverse_layer_idx", false, "scale_attn_by_inverse_layer_idx"},
+    {"bert", "is_decoder", "is_decoder (causal encoders)"},
+    {NULL, "add_cross_attention", "cross attention (add_cross_attention)"},
+    {NULL, "is_encoder_decoder", "encoder-decoder models (is_encoder_decoder)"},
+    {"gpt2", "scale_attn_by_inverse_layer_idx", "scale_attn_by_inverse_layer_idx"},
 };
 
 enum { SFQ_MAX_WIDTH = 1 << 22 };
@@ -90,15 +90,20 @@ static sfq_status sfq_pick_family(sfq_arch *a, const sfq_hf_config *c, sfq_error
 
 static sfq_status sfq_check_features(const sfq_arch *a, const sfq_hf_config *c, sfq_error *err)
 {
+    static const bool no = false;
     for (size_t i = 0; i < sizeof(sfq_refused) / sizeof(sfq_refused[0]); i++) {
+        const char *type = sfq_refused[i].model_type;
         bool value;
-        SFQ_TRY(sfq_json_bool(c->root, c->path, sfq_refused[i].key, &sfq_refused[i].built, &value,
-                              err));
-        if (value != sfq_refused[i].built)
+        if (type && strcmp(type, a->family_name) != 0)
+            continue;
+        SFQ_TRY(sfq_json_bool(c->root, c->path, sfq_refused[i].key, &no, &value, err));
+        if (value)
             return sfq_unsupported(err, c, sfq_refused[i].feature, NULL);
     }
     const char *position = NULL;
-    SFQ_TRY(sfq_json_string(c->root, c->path, "position_embedding_type", false, &position, err));
+    if (a->family == SFQ_FAMILY_BERT)
+        SFQ_TRY(
+            sfq_json_string(c->root, c->path, "position_embedding_type", false, &position, err));
     if (position && strcmp(position, "absolute") != 0)
         return sfq_unsupported(err, c, "position_embedding_type", position);
     if (c->problem_type && strcmp(c->problem_type, "multi_label_classification") == 0)
@@ -162,7 +167,11 @@ static sfq_status sfq_set_numbers(sfq_arch *a, const sfq_hf_config *c, sfq_error
     a->type_vocab = a->family == SFQ_FAMILY_BERT ? (int)c->type_vocab : 0;
     /* DistilBERT and the published eps of its LayerNorms: fixed in its modelling file. */
     a->norm_eps = a->family == SFQ_FAMILY_DISTILBERT ? 1e-12f : (float)c->norm_eps;
-    a->attn_scale = (float)(1.0 / sqrt((double)a->head_dim));
+    static const bool yes = true;
+    bool scaled = true;
+    if (a->family == SFQ_FAMILY_GPT2)
+        SFQ_TRY(sfq_json_bool(c->root, c->path, "scale_attn_weights", &yes, &scaled, err));
+    a->attn_scale = scaled ? (float)(1.0 / sqrt((double)a->head_dim)) : 1.0f;
     a->rope = c->rope;
     a->rope_dims = a->learned_positions ? 0 : a->head_dim;
     if (a->rope_dims % 2 != 0)

@@ -76,7 +76,7 @@ CASES = {
         vocab_size=99, n_embd=48, n_layer=3, n_head=4, n_positions=80), torch.float32),
     "gpt2-untied-inner": (tf.GPT2Config, tf.GPT2LMHeadModel, dict(
         vocab_size=99, n_embd=36, n_layer=2, n_head=3, n_positions=80, n_inner=100,
-        tie_word_embeddings=False, activation_function="relu"),
+        tie_word_embeddings=False, activation_function="relu", scale_attn_weights=False),
         torch.float16),
     "bert-classifier": (tf.BertConfig, tf.BertForSequenceClassification, dict(
         vocab_size=99, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
@@ -307,7 +307,6 @@ REFUSED = {
     "partial rotary": ("llama-gqa", {"rope_parameters": {
         "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
         "partial_rotary_factor"),
-    "unscaled attention": ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights"),
     "layer scale": ("gpt2", {"scale_attn_by_inverse_layer_idx": True},
                     "scale_attn_by_inverse_layer_idx"),
     "cross attention": ("gpt2", {"add_cross_attention": True}, "cross"),
