@@ -1,5 +1,5 @@
-"""Hostile artifacts (Q), derived from sst2-tiny as `sfq compress --prune 0 --steps 0` writes it: its
-description in config.json, its packed tensors, its bytes."""
+"""Hostile artifacts (Q), derived from sst2-tiny as `sfq compress --prune 0 --steps 0` writes it:
+its description in config.json, its packed tensors, its bytes."""
 
 import struct
 

@@ -1,5 +1,5 @@
-"""Hostile tokenizer.json (T): damaged tables, components that do not exist, and tokenizers that do not
-belong to the model."""
+"""Hostile tokenizer.json (T): damaged tables, components that do not exist, and tokenizers that
+do not belong to the model."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""Hostile weight files: every rule of the safetensors format broken once (S), tensors that do not fit
-the config (W), values that are no numbers (N)."""
+"""Hostile weight files: every rule of the safetensors format broken once (S), tensors that do not
+fit the config (W), values that are no numbers (N)."""
 
 import struct
 
@@ -79,7 +79,8 @@ def empty_inside(tensors):
 
 def buffers(tensors):
     """What old checkpoints carry beside the weights: ids as I64, and an empty one at the end."""
-    tensors.append("bert.embeddings.position_ids", "I64", [1, 128], struct.pack("<128q", *range(128)))
+    ids = struct.pack("<128q", *range(128))
+    tensors.append("bert.embeddings.position_ids", "I64", [1, 128], ids)
 
 
 EMPTY = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
@@ -117,9 +118,10 @@ def syntax():
         Case("S19-metadata-number", 2, "__metadata__",
              with_header(BERT, lambda t: t.replace(b'"pt"', b"1"))),
         Case("S36-deep", 2, "header byte", one(b'{"a":' + b"[" * 100000)),
-        Case("S36-long-string", 2, "limit", one(b'{"__metadata__":{"a":"' + b"x" * 50000000 + b'"}}')),
+        Case("S36-long-string", 2, "limit", one(
+            b'{"__metadata__":{"a":"' + b"x" * 50000000 + b'"}}')),
         Case("S36-long-name", 2, "limit 4096", rename(CLASSIFIER.encode(), b"n" * 65536)),
-        Case("S36-escape-in-name", 2, "\\x1b", extra(b'"\\u001b[31m\\nred":' + EMPTY)),
+        Case("S36-escape-in-name", 2, "\\x1B", extra(b'"\\u001b[31m\\nred":' + EMPTY)),
     ]
 
 

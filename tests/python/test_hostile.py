@@ -1,9 +1,10 @@
-"""Hostile input: each case of the corpus through the verbs that read its damaged part. What is wrong is
-refused with the expected exit status and one line that names the place, within a second of processor
-time, in little memory, without a signal, and nothing is written; what is odd but right is accepted.
+"""Hostile input: each case of the corpus through the verbs that read its damaged part. What is wrong
+is refused with the expected exit status and one line that names the place, within a second of
+processor time, in little memory, without a signal, and nothing is written; what is odd but right is
+accepted.
 
-Time is the process's own (user + system), so that a busy machine does not decide; a process that hangs
-is killed after HANG seconds. Memory is its peak RSS as the kernel counts it."""
+Time is the process's own (user + system), so that a busy machine does not decide; a process that
+hangs is killed after HANG seconds. Memory is its peak RSS as the kernel counts it."""
 
 import json
 import os
@@ -48,7 +49,8 @@ for line in sys.stdin:
 
 class Result:
     def __init__(self, status, seconds, memory, out, err):
-        self.status, self.seconds, self.memory, self.out, self.err = status, seconds, memory, out, err
+        self.status, self.seconds, self.memory = status, seconds, memory
+        self.out, self.err = out, err
 
 
 @pytest.fixture(scope="module")
