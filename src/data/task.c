@@ -206,9 +206,9 @@ sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir
 {
     *out = NULL;
     const sfq_task *row = sfq_task_find(task == NULL ? own_classes.name : task);
-    if (row == NULL)
-        return sfq_fail(err, SFQ_E_ARGUMENT, "unknown task \"%s\"; known: %s", task,
-                        sfq_task_names());
+    bool known = row != NULL;
+    if (!known)
+        row = &own_classes;
     if (!sfq_name_is_plain(split))
         return sfq_fail(err, SFQ_E_ARGUMENT, "a split is a plain name such as \"dev\"");
     const sfq_tsv_layout *layout = sfq_tsv_layout_find(row->name);
@@ -218,7 +218,13 @@ sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir
     sfq_reader r = {.file = SFQ_BUF_INIT(SFQ_DATA_MAX_BYTES)};
     sfq_status status = SFQ_OK;
 
-    SFQ_DO(find_file(&path, &kind, dir, split, layout != NULL, err));
+    status = find_file(&path, &kind, dir, split, layout != NULL, err);
+    if (status == SFQ_E_NOT_FOUND && !known)
+        status = sfq_fail_at(err, SFQ_E_ARGUMENT, dir, NULL,
+                             "\"%s\" is none of %s, and %s has no %s.jsonl or .csv of own data",
+                             task, sfq_task_names(), dir, split);
+    if (status != SFQ_OK)
+        goto done;
     r.path = path;
     choose_labels(&r, spellings, row, label_names, label_count);
     if (kind == LAYOUT_TSV)

@@ -43,7 +43,8 @@ typedef struct sfq_dataset {
     void *storage;
 } sfq_dataset;
 
-/* DIR/SPLIT.tsv (GLUE) or DIR/SPLIT.jsonl|csv. task "own" or NULL picks jsonl/csv. label_names maps
+/* DIR/SPLIT.tsv (GLUE) or DIR/SPLIT.jsonl|csv. task NULL, "own" or a name of the user's picks
+ * jsonl/csv; with a GLUE task's name these have its labels and metrics. label_names maps
  * own data's textual labels to ids (the model's id2label), may be NULL. DATA names file, line and
  * column. */
 sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir, const char *split,
