@@ -83,7 +83,7 @@ def assert_perplexity(sfq, directory, path, context, *args):
     return got
 
 
-@pytest.mark.parametrize("context", (0, 64, 33, 2))
+@pytest.mark.parametrize("context", (0, 64, 33, 3))
 def test_perplexity_passage(sfq, models, context):
     args = ("--context", context) if context else ()
     assert_perplexity(sfq, models("novels-5m"), PASSAGE, context or 1024, *args)
