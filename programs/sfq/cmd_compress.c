@@ -183,9 +183,9 @@ static json_t *result_object(const sfq_compress_result *r)
 
 static void print_sizes(const sfq_compress_result *r)
 {
-    cli_text a, b;
-    cli_outf("  size    %s -> %s (%.1f %% smaller)\n", cli_bytes(&a, r->original_bytes),
-             cli_bytes(&b, r->bytes), 100 * r->reduction);
+    cli_text a, b, c;
+    cli_outf("  size    %s -> %s (%s)\n", cli_bytes(&a, r->original_bytes), cli_bytes(&b, r->bytes),
+             cli_reduction(&c, r->reduction));
     cli_outf("  scales  %.3f %% of the quantized weights\n", 100 * r->scale_overhead);
     if (r->pruned_heads > 0 || r->pruned_neurons > 0)
         cli_outf("  pruned  %d heads, %d neurons (%.1f %% of the blocks)\n", r->pruned_heads,

@@ -120,7 +120,7 @@ static sfq_status print_layers(cli_context *cli, const sfq_model *model, int cou
 static sfq_status print_text(cli_context *cli, const sfq_model *model, const sfq_model_info *m,
                              bool verified, sfq_error *err)
 {
-    cli_text a, b;
+    cli_text a, b, c;
     cli_outf("%s\n", m->path);
     cli_outf("  %s (%s, %s), %s\n", m->architecture, m->family, head_name(m->head),
              m->compressed ? "compressed by sfq" : "not compressed");
@@ -128,9 +128,9 @@ static sfq_status print_text(cli_context *cli, const sfq_model *model, const sfq
     if (m->parameters != m->original_parameters)
         cli_outf(" of %s", cli_count(&b, (double)m->original_parameters));
     cli_outf(", vocabulary %d, positions %d\n", m->vocab, m->max_positions);
-    cli_outf("  size         %s, 16-bit original %s: %.1f %% smaller, %.2f bits per parameter\n",
-             cli_bytes(&a, m->bytes), cli_bytes(&b, m->original_bytes), 100 * m->reduction,
-             m->bits_per_parameter);
+    cli_outf("  size         %s, 16-bit original %s: %s, %.2f bits per parameter\n",
+             cli_bytes(&a, m->bytes), cli_bytes(&b, m->original_bytes),
+             cli_reduction(&c, m->reduction), m->bits_per_parameter);
     if (m->compressed)
         cli_outf("  scales       %.3f %% of the quantized weights; activations %d bits\n",
                  100 * m->scale_overhead, m->activation_bits);

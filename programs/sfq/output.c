@@ -153,13 +153,21 @@ const char *cli_bytes(cli_text *buffer, uint64_t bytes)
 const char *cli_count(cli_text *buffer, double count)
 {
     if (!(count >= 1e4))
-        snprintf(buffer->s, sizeof buffer->s, "%.*f", count < 100 ? 1 : 0, count);
+        snprintf(buffer->s, sizeof buffer->s, "%.*f", count < 100 && count != floor(count) ? 1 : 0,
+                 count);
     else if (count < 1e6)
         snprintf(buffer->s, sizeof buffer->s, "%.1f k", count / 1e3);
     else if (count < 1e9)
         snprintf(buffer->s, sizeof buffer->s, "%.2f M", count / 1e6);
     else
         snprintf(buffer->s, sizeof buffer->s, "%.2f G", count / 1e9);
+    return buffer->s;
+}
+
+const char *cli_reduction(cli_text *buffer, double reduction)
+{
+    snprintf(buffer->s, sizeof buffer->s, "%.1f %% %s", 100 * fabs(reduction),
+             reduction < 0 ? "larger" : "smaller");
     return buffer->s;
 }
 

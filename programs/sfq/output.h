@@ -52,6 +52,7 @@ typedef struct cli_text {
 } cli_text;
 const char *cli_bytes(cli_text *buffer, uint64_t bytes);
 const char *cli_count(cli_text *buffer, double count);
+const char *cli_reduction(cli_text *buffer, double reduction); /* "49.6 % smaller" */
 const char *cli_time(cli_text *buffer, double seconds);
 
 #endif
