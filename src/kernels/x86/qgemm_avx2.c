@@ -1,18 +1,19 @@
 /* kernels/x86/qgemm_avx2.c - packed integer weights times quantized activations.
  *
- * One multiply serves all widths: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast quad of
- * int16 activations, vpaddd. It cannot saturate, needs no sign trick, and takes activations of up
- * to 14 bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs
- * takes 4, and 3 tokens fill 12 of the 16 registers.
+ * The general multiply: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast quad of int16
+ * activations, vpaddd. It cannot saturate, needs no sign trick, and takes activations of up to 14
+ * bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs takes 4,
+ * and 3 tokens fill 12 of the 16 registers. Codes below 8 bits with activations within +-127 go
+ * through bytes instead (qbytes_avx2.c), twice as many products at a time.
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as they
- * are loaded, straight from the file; other widths are first unpacked to bytes in L1 (one token of
- * 8-bit activations: qgemv_avx2.c). Many tokens: the chunk is widened once into scratch. Integer sums are exact, so none of this can be seen in the
- * result; the float chain over segments is the same in all cases. */
+ * are loaded, straight from the file. Many tokens: the chunk is widened once into scratch. Integer
+ * sums are exact, so none of this can be seen in the result; the float chain over segments is the
+ * same in all cases. */
 #include "base/ck.h"
 #include "kernels/kernel_decls.h"
 #include "kernels/x86/avx2.h"
-#include "kernels/x86/qgemv_avx2.h"
+#include "kernels/x86/qbytes_avx2.h"
 #include "kernels/x86/unpack_avx2.h"
 
 #include <assert.h>
@@ -25,8 +26,8 @@ enum {
     TILE_M = 3,
     WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
     QUAD_BYTES = SFQ_ROW_BYTES,
-    AHEAD = 2048,      /* bytes to prefetch ahead of a stream */
-    NARROW_K = 1 << 17 /* inputs of the byte path; beyond, the general one serves */
+    AHEAD = 2048, /* bytes to prefetch ahead of a stream */
+    NARROW_BYTES = 208 * 1024
 };
 
 typedef struct qgemm_scratch {
@@ -34,7 +35,7 @@ typedef struct qgemm_scratch {
     uint8_t bytes[CHUNK_BLOCKS * SFQ_BLOCK_WEIGHTS];
     int32_t acc[TOKENS][SFQ_PANEL_N];
     float sum[TOKENS][SFQ_PANEL_N];
-    int8_t narrow[NARROW_K]; /* one token's activations as bytes */
+    int8_t narrow[NARROW_BYTES]; /* activations as bytes, [rows][k_padded] */
 } qgemm_scratch;
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
@@ -107,19 +108,35 @@ static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, 
         tile(acc + m, w, a + m * lda, lda, quads, add, wide, 1);
 }
 
+/* The same on bytes, for widths below 8 bits and activations that were narrowed. */
+static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel,
+                               size_t s, size_t rows)
+{
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
+    const size_t first = s * segment_blocks;
+    const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
+    if (rows == 1) {
+        sfq_gemv_packed_avx2(t->acc[0], panel + first * sfq_block_bytes(g->bits), g->bits,
+                             t->narrow + first * SFQ_BLOCK_K, end - first);
+        return;
+    }
+    memset(t->acc, 0, rows * sizeof t->acc[0]);
+    for (size_t b = first, count; b < end; b += count) {
+        count = sfq_min_size(CHUNK_BLOCKS, end - b);
+        sfq_unpack_blocks_avx2(t->bytes, panel + b * sfq_block_bytes(g->bits), g->bits, count);
+        sfq_gemm_bytes_avx2(t->acc, t->bytes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded,
+                            rows, count);
+    }
+}
+
 /* Integer sums of one segment of a panel for rows m0.. into t->acc. */
 static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel, size_t s,
-                         size_t m0, size_t rows, bool narrow)
+                         size_t m0, size_t rows)
 {
     const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
     const size_t first = s * segment_blocks;
     const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
     const bool wide = rows >= WIDEN_FROM;
-    if (narrow) {
-        sfq_gemv_blocks_avx2(t->acc[0], panel + first * sfq_block_bytes(g->bits), g->bits,
-                             t->narrow + first * SFQ_BLOCK_K, end - first);
-        return;
-    }
     for (size_t b = first, count; b < end; b += count) {
         const uint8_t *src = panel + b * sfq_block_bytes(g->bits);
         const void *w = src;
@@ -182,19 +199,42 @@ static void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m, i
         memcpy(g->y + m * g->ldy + e->panel * SFQ_PANEL_N, sum, e->outputs * sizeof *sum);
 }
 
+/* Narrows the activations of rows m0.. when the byte path can take them. */
+static bool narrow_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t rows)
+{
+    if (g->bits == 8 || rows * g->k_padded > sizeof t->narrow)
+        return false;
+    for (size_t i = 0; i < rows; i++)
+        if (!sfq_narrow_codes_avx2(t->narrow + i * g->k_padded, g->a + (m0 + i) * g->k_padded,
+                                   g->k_padded))
+            return false;
+    return true;
+}
+
+/* Rows per pass: all that narrow has room for, at least one, at most TOKENS. */
+static size_t pass_rows(const sfq_qgemm_args *g)
+{
+    size_t room = sizeof(((qgemm_scratch *)0)->narrow) / g->k_padded;
+    if (g->bits == 8 || room >= TOKENS || room == 0)
+        return TOKENS;
+    return room;
+}
+
 void sfq_qgemm_avx2(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)
 {
     qgemm_scratch *t = a->scratch;
     epilogue e;
-    const bool narrow = a->m == 1 && a->bits < 8 && a->k_padded <= NARROW_K &&
-                        sfq_narrow_codes_avx2(t->narrow, a->a, a->k_padded);
     assert(((uintptr_t)a->scratch & 63) == 0);
-    for (size_t m0 = 0; m0 < a->m; m0 += TOKENS) {
-        size_t rows = sfq_min_size(TOKENS, a->m - m0);
+    for (size_t m0 = 0, rows; m0 < a->m; m0 += rows) {
+        rows = sfq_min_size(pass_rows(a), a->m - m0);
+        const bool narrow = narrow_rows(a, t, m0, rows);
         for (size_t p = panel_begin; p < panel_end; p++) {
             const uint8_t *panel = a->codes + p * a->panel_bytes;
             for (size_t s = 0; s < a->segments; s++) {
-                segment_sums(a, t, panel, s, m0, rows, narrow);
+                if (narrow)
+                    segment_sums_bytes(a, t, panel, s, rows);
+                else
+                    segment_sums(a, t, panel, s, m0, rows);
                 epilogue_begin(&e, a, p, s);
                 for (size_t i = 0; i < rows; i++)
                     epilogue_row(&e, a, m0 + i, t->acc[i], t->sum[i]);

@@ -1,10 +1,13 @@
-/* kernels/x86/qgemv_avx2.c - one token against codes of 2..7 bits. A decode step reads every code
- * once, so there is nothing to share the unpacking with: rows are unpacked in registers and
- * multiplied at once, as bytes. vpmaddubsw adds pairs of products into 16 bits; with activations
- * within +-127 as many rows as RUN_b may be added there before they must be widened to 32 bits. The
- * bounds are exact, so the sums are the same integers as everywhere else. A 32-bit lane is one
- * output: nothing is folded at the end. */
-#include "kernels/x86/qgemv_avx2.h"
+/* kernels/x86/qbytes_avx2.c - codes of 2..7 bits times activations within +-127, on bytes.
+ *
+ * vpmaddubsw adds pairs of products into 16 bits. As many rows as RUN_b may be added there before
+ * they must be widened to 32 bits by vpmaddwd with ones; the bounds are exact, so the sums are the
+ * same integers as everywhere else. A 32-bit lane is one output: nothing is folded at the end.
+ *
+ * One token: every code is read once, so there is nothing to share the unpacking with; rows are
+ * unpacked in registers and multiplied at once. Several tokens: 6 of them x 16 outputs of 16-bit
+ * sums fill 12 registers; the 32-bit sums lie in L1. */
+#include "kernels/x86/qbytes_avx2.h"
 #include "kernels/x86/unpack_avx2.h"
 
 #include <string.h>
@@ -23,7 +26,7 @@ CHECK_RUN(5);
 CHECK_RUN(6);
 CHECK_RUN(7);
 
-enum { HALF = 32, AHEAD = 2048 };
+enum { HALF = 32, AHEAD = 2048, TILE_M = 6 };
 
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
 {
@@ -77,7 +80,7 @@ SFQ_INLINE __m256i dot_rows(__m256i acc, const __m256i *rows, const int8_t *a, c
         a += (size_t)SFQ_ROWS_##bits * 4;                                               \
     }
 
-void sfq_gemv_blocks_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits, const int8_t *a,
+void sfq_gemv_packed_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits, const int8_t *a,
                           size_t blocks)
 {
     __m256i lo = _mm256_setzero_si256(), hi = lo;
@@ -103,4 +106,77 @@ void sfq_gemv_blocks_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bi
     }
     _mm256_storeu_si256((__m256i *)(void *)acc, lo);
     _mm256_storeu_si256((__m256i *)(void *)(acc + 8), hi);
+}
+
+/* One row: products of mr tokens, set in sum or added to it. */
+SFQ_INLINE void tile_row(__m256i (*sum)[2], const uint8_t *w, const int8_t *a, size_t lda, size_t r,
+                         const bool set, const int mr)
+{
+    const __m256i lo = sfq_avx2_row(w, r), hi = sfq_avx2_row(w + HALF, r);
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        const __m256i x = quad(a + (size_t)i * lda, r);
+        const __m256i y0 = _mm256_maddubs_epi16(lo, x), y1 = _mm256_maddubs_epi16(hi, x);
+        sum[i][0] = set ? y0 : _mm256_add_epi16(sum[i][0], y0);
+        SFQ_PIN(sum[i][0]);
+        sum[i][1] = set ? y1 : _mm256_add_epi16(sum[i][1], y1);
+        SFQ_PIN(sum[i][1]);
+    }
+}
+
+/* mr tokens x 16 outputs: 16-bit sums of `run` rows in registers, then added to acc. */
+SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
+                     size_t rows, const size_t run, const int mr)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (size_t r0 = 0; r0 < rows; r0 += run) {
+        __m256i sum[TILE_M][2];
+        tile_row(sum, w, a, lda, r0, true, mr);
+        for (size_t r = r0 + 1; r < r0 + run; r++)
+            tile_row(sum, w, a, lda, r, false, mr);
+        SFQ_UNROLL
+        for (int i = 0; i < mr; i++) {
+            __m256i *out = (__m256i *)(void *)acc[i];
+            out[0] = _mm256_add_epi32(out[0], _mm256_madd_epi16(sum[i][0], ones));
+            out[1] = _mm256_add_epi32(out[1], _mm256_madd_epi16(sum[i][1], ones));
+        }
+    }
+}
+
+SFQ_INLINE void tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
+                      size_t tokens, size_t rows, const size_t run)
+{
+    size_t m = 0;
+    for (; m + TILE_M <= tokens; m += TILE_M)
+        tile(acc + m, w, a + m * lda, lda, rows, run, TILE_M);
+    if (tokens - m >= 3) {
+        tile(acc + m, w, a + m * lda, lda, rows, run, 3);
+        m += 3;
+    }
+    for (; m < tokens; m++)
+        tile(acc + m, w, a + m * lda, lda, rows, run, 1);
+}
+
+void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
+                         const int8_t *a, size_t lda, size_t rows, size_t blocks)
+{
+    const size_t count = blocks * SFQ_BLOCK_ROWS;
+    switch (bits) {
+    case 2:
+        tiles(acc, codes, a, lda, rows, count, RUN_2);
+        break;
+    case 3:
+    case 4:
+        tiles(acc, codes, a, lda, rows, count, RUN_4);
+        break;
+    case 5:
+        tiles(acc, codes, a, lda, rows, count, RUN_5);
+        break;
+    case 6:
+        tiles(acc, codes, a, lda, rows, count, RUN_6);
+        break;
+    default:
+        tiles(acc, codes, a, lda, rows, count, RUN_7);
+        break;
+    }
 }
