@@ -4,7 +4,11 @@
  * batch. */
 #include "model/exec.h"
 
+#include "base/ck.h"
+
 #include <string.h>
+
+enum { SFQ_ATTENTION_GRAIN = 16 }; /* (token, head) pairs that a worker takes at once, at most */
 
 typedef struct sfq_attention_job {
     sfq_exec *e;
@@ -129,8 +133,9 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
         sfq_attention_project(&job, x);
         sfq_exec_rows(e, job.t, 4 * job.ld, sfq_attention_prepare, &job);
         size_t keys = sfq_attention_keys(&job);
-        size_t grain = job.t == 1 ? 1 : 16;
-        sfq_exec_uneven(e, job.t * job.heads, 2 * keys * job.d, grain, sfq_attention_task, &job);
+        size_t items = job.t * job.heads, share = items / (8 * e->threads);
+        size_t grain = sfq_max_size(1, sfq_min_size(share, SFQ_ATTENTION_GRAIN));
+        sfq_exec_uneven(e, items, 2 * keys * job.d, grain, sfq_attention_task, &job);
     }
     const sfq_linear o = {&job.w->o, out, (size_t)arch->hidden};
     sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, job.t);

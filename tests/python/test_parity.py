@@ -376,7 +376,7 @@ def test_nan_in_a_norm_is_named(forward_tool, tmp_path):
 
 def test_names_of_other_writers(forward_tool, tmp_path):
     """No prefix, gamma/beta for norms, stored buffers and heads that are not run."""
-    sequences = prompts(99, (5, 12), seed=8)
+    sequences = prompts(97, (5, 12), seed=8)
     write("bert-classifier", tmp_path / "bert")
     plain = run_tool(forward_tool, tmp_path / "bert", sequences, tmp_path)
 
@@ -390,6 +390,16 @@ def test_names_of_other_writers(forward_tool, tmp_path):
 
     rewrite_tensors(tmp_path / "bert", old_names)
     assert run_tool(forward_tool, tmp_path / "bert", sequences, tmp_path).raw == plain.raw
+
+    write("llama-mha-bias-tied-f16", tmp_path / "llama")
+    plain = run_tool(forward_tool, tmp_path / "llama", sequences, tmp_path)
+
+    def copied_head(state):
+        state["lm_head.weight"] = torch.zeros(97, 64)
+        state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+    rewrite_tensors(tmp_path / "llama", copied_head)
+    assert run_tool(forward_tool, tmp_path / "llama", sequences, tmp_path).raw == plain.raw
 
     write("gpt2", tmp_path / "gpt2")
     plain = run_tool(forward_tool, tmp_path / "gpt2", sequences, tmp_path)
