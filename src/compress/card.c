@@ -52,16 +52,18 @@ done:
     return status;
 }
 
-static bool has_licence_file(const char *dir)
+static sfq_status find_licence_file(bool *found, const char *dir, sfq_error *err)
 {
     static const char *const names[] = {"LICENSE", "LICENSE.txt", "LICENSE.md"};
-    bool found = false;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
+    *found = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !*found; i++) {
         char *path = sfq_path_join(dir, names[i]);
-        found = path != NULL && sfq_file_exists(path);
+        if (path == NULL)
+            return sfq_fail_memory(err, strlen(dir), "a path");
+        *found = sfq_file_exists(path);
         sfq_mem_free(path);
     }
-    return found;
+    return SFQ_OK;
 }
 
 /* Text that can stand in quotes in YAML and in a table: quotes, bars, backslashes and what does not
@@ -128,7 +130,7 @@ static sfq_status add_tail(sfq_buf *b, const sfq_report *report, const char *lic
                                                         : " -p \"Some text\""));
     if (licence[0] != 0)
         return sfq_buf_addf(b, err, "`%s`, as the original model states.\n", licence);
-    if (has_licence_file(report->source->dir))
+    if (file)
         return sfq_buf_addf(b, err, "See the licence file, copied from the original model.\n");
     return sfq_buf_addf(b, err, "The original model's directory states none; its terms apply.\n");
 }
