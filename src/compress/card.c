@@ -118,6 +118,8 @@ static sfq_status add_tail(sfq_buf *b, const sfq_report *report, const char *lic
                            sfq_error *err)
 {
     const sfq_compress_options *o = report->options;
+    bool file = false;
+    SFQ_TRY(find_licence_file(&file, report->source->dir, err));
     SFQ_TRY(
         sfq_buf_addf(b, err,
                      "\n## How it was made\n\nRecipe `%s`: %d bits for the matrices, %d bits for "
