@@ -1,9 +1,9 @@
 """One prompt, one result, bit by bit: alone or in a batch, at any thread count, however the prompt
 is cut into calls."""
 
-import os
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
@@ -47,6 +47,11 @@ def write_bert(directory):
 WRITERS = {"llama": write_llama, "mistral": write_mistral, "gpt2": write_gpt2, "bert": write_bert}
 
 
+def ways_of(name):
+    """An encoder has no cache."""
+    return [w for w in WAYS if name != "bert" or ("--kv" not in w and "--chunk" not in w)]
+
+
 def check_ways(tool, directory, work, isa, ways):
     sequences = prompts(300, LENGTHS, seed=31)
     first = run_tool(tool, directory, sequences, work, *isa)
@@ -65,18 +70,25 @@ def dense(request, tmp_path_factory):
 @pytest.mark.parametrize("isa", [(), ("--isa", "ref")], ids=["best", "ref"])
 def test_dense(dense, forward_tool, tmp_path, isa):
     name, directory = dense
-    ways = [w for w in WAYS if name != "bert" or ("--kv" not in w and "--chunk" not in w)]
-    check_ways(forward_tool, directory, tmp_path, isa, ways)
+    check_ways(forward_tool, directory, tmp_path, isa, ways_of(name))
 
 
-def test_packed(build, forward_tool, tmp_path):
+@pytest.mark.parametrize("name, bits, near", [
+    ("llama", 8, 0.05), ("llama", 5, 0.3), ("mistral", 8, 0.05), ("gpt2", 8, 0.05),
+    ("bert", 8, 0.05)])
+def test_packed(build, forward_tool, tmp_path, name, bits, near):
+    """The artifact keeps the law, and is near the model that it was made from."""
     sfq = build / "bin" / "sfq"
     if not sfq.exists():
         pytest.skip(f"{sfq} is not built")
-    write_llama(tmp_path / "dense")
-    env = dict(os.environ)
+    WRITERS[name](tmp_path / "dense")
     done = subprocess.run(
         [sfq, "compress", tmp_path / "dense", "-o", tmp_path / "packed", "--prune", "0", "--bits",
-         "5", "--steps", "0"], capture_output=True, text=True, env=env)
+         str(bits), "--steps", "0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    check_ways(forward_tool, tmp_path / "packed", tmp_path, (), WAYS)
+    sequences = prompts(300, LENGTHS, seed=31)
+    dense = run_tool(forward_tool, tmp_path / "dense", sequences, tmp_path)
+    packed = run_tool(forward_tool, tmp_path / "packed", sequences, tmp_path)
+    a, b = (np.concatenate([r.ravel() for r in run.result]) for run in (packed, dense))
+    assert 1e-6 < np.linalg.norm(a - b) / np.linalg.norm(b) < near
+    check_ways(forward_tool, tmp_path / "packed", tmp_path, (), ways_of(name))
