@@ -27,18 +27,30 @@ bool cli_out_flush(void)
     return fflush(stdout) == 0 && !ferror(stdout);
 }
 
+/* Length of the control character at text[0], 0 for anything that may reach a terminal. Besides C0
+ * and DEL these are the C1 controls, U+0080..U+009F, which are two bytes of UTF-8. */
+static size_t control_length(const char *text, size_t bytes)
+{
+    unsigned char c = (unsigned char)text[0];
+    if (c == '\n' || c == '\t')
+        return 0;
+    if (c < 0x20 || c == 0x7f)
+        return 1;
+    return c == 0xc2 && bytes > 1 && (unsigned char)text[1] < 0xa0 ? 2 : 0;
+}
+
 bool cli_out_foreign(const char *text, size_t bytes)
 {
-    size_t start = 0;
+    size_t start = 0, skip;
     if (!isatty(STDOUT_FILENO))
         return cli_out_text(text, bytes);
-    for (size_t i = 0; i < bytes; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
-            if (!cli_out_text(text + start, i - start))
-                return false;
-            start = i + 1;
-        }
+    for (size_t i = 0; i < bytes; i += skip ? skip : 1) {
+        skip = control_length(text + i, bytes - i);
+        if (skip == 0)
+            continue;
+        if (!cli_out_text(text + start, i - start))
+            return false;
+        start = i + skip;
     }
     return cli_out_text(text + start, bytes - start);
 }

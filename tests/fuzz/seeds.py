@@ -161,15 +161,18 @@ def seeds_tokenizer(_rng):
     write("unknown-part", "a", normalizer={"type": "Nonsense"}, model=bpe)
 
 
-def model_llama(rng):
+def model_llama(rng, width):
+    """One layer: two heads, one KV head, an FFN of twice the width, eight words."""
     p = "model.layers.0."
-    shapes = {"model.embed_tokens.weight": (8, 16), p + "input_layernorm.weight": (16,),
-              p + "self_attn.q_proj.weight": (16, 16), p + "self_attn.k_proj.weight": (8, 16),
-              p + "self_attn.v_proj.weight": (8, 16), p + "self_attn.o_proj.weight": (16, 16),
-              p + "post_attention_layernorm.weight": (16,), p + "mlp.gate_proj.weight": (32, 16),
-              p + "mlp.up_proj.weight": (32, 16), p + "mlp.down_proj.weight": (16, 32),
-              "model.norm.weight": (16,)}
-    return LLAMA, safetensors({n: halves(rng, *s) for n, s in shapes.items()}, {"format": "pt"})
+    d, kv, f = width, width // 2, 2 * width
+    config = {**LLAMA, "hidden_size": d, "head_dim": kv, "intermediate_size": f}
+    shapes = {"model.embed_tokens.weight": (8, d), p + "input_layernorm.weight": (d,),
+              p + "self_attn.q_proj.weight": (d, d), p + "self_attn.k_proj.weight": (kv, d),
+              p + "self_attn.v_proj.weight": (kv, d), p + "self_attn.o_proj.weight": (d, d),
+              p + "post_attention_layernorm.weight": (d,), p + "mlp.gate_proj.weight": (f, d),
+              p + "mlp.up_proj.weight": (f, d), p + "mlp.down_proj.weight": (d, f),
+              "model.norm.weight": (d,)}
+    return config, safetensors({n: halves(rng, *s) for n, s in shapes.items()}, {"format": "pt"})
 
 
 def pack(config, weights):
@@ -178,7 +181,7 @@ def pack(config, weights):
 
 
 def seeds_artifact(rng, sfq):
-    config, weights = model_llama(rng)
+    config, weights = model_llama(rng, 16)
     good = pack(config, weights)
     put("artifact", "llama", good)
     put("artifact", "llama-wide", pack({**config, "intermediate_size": 48}, weights))
@@ -187,6 +190,7 @@ def seeds_artifact(rng, sfq):
     put("artifact", "llama-nan", good[:-2] + b"\x00\x7e")
     if sfq is None:
         return
+    config, weights = model_llama(rng, 64)  # below a width of 64 padding makes packing useless
     for bits in (8, 3):
         with tempfile.TemporaryDirectory() as scratch:
             model, out = pathlib.Path(scratch, "m"), pathlib.Path(scratch, "out")
