@@ -1,6 +1,7 @@
 """Parity with Transformers: hidden states after every layer, logits, labels, embeddings."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -199,8 +200,8 @@ def dims(heads, d):
     return [h * d + i for h in heads for i in range(d)]
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_ragged_llama(forward_tool, tmp_path, bias):
+def ragged_llama(directory, bias):
+    """Writes the ragged checkpoint, gives the oracle."""
     config = tf.LlamaConfig(**llama(num_hidden_layers=4, attention_bias=bias, mlp_bias=bias))
     config.architectures = ["LlamaForCausalLM"]
     oracle = randomize(tf.LlamaForCausalLM(config), seed=11).eval()
@@ -210,7 +211,7 @@ def test_ragged_llama(forward_tool, tmp_path, bias):
     for i, (heads, f) in enumerate(zip(RAGGED_LLAMA["heads"], RAGGED_LLAMA["neurons"])):
         p = f"model.layers.{i}."
         groups = sorted({h // 2 for h in heads})
-        neurons = list(range(3, 128, 1))[:f] if f < 128 else list(range(128))
+        neurons = list(range(128 - f, 128))
         for name in ("q_proj", "k_proj", "v_proj"):
             rows = dims(heads if name == "q_proj" else groups, d)
             keep_rows(state, p + "self_attn." + name, rows, bias)
@@ -222,14 +223,11 @@ def test_ragged_llama(forward_tool, tmp_path, bias):
         drop_columns_of(oracle, p + "mlp.down_proj", neurons)
         layers[str(i)] = {"num_attention_heads": len(heads), "num_key_value_heads": len(groups),
                           "intermediate_size": f}
-    save_ragged(tmp_path / "m", config, state, layers)
-    sequences = prompts(97, LENGTHS, seed=6)
-    want = expected(oracle, sequences)
-    for flags in ((), ("--chunk", "7", "--threads", "3")):
-        assert_parity(run_tool(forward_tool, tmp_path / "m", sequences, tmp_path, *flags), want)
+    save_ragged(directory, config, state, layers)
+    return oracle
 
 
-def test_ragged_bert(forward_tool, tmp_path):
+def ragged_bert(directory):
     config = tf.BertConfig(vocab_size=99, hidden_size=48, num_hidden_layers=4,
                            num_attention_heads=4, intermediate_size=100,
                            max_position_embeddings=80, num_labels=2)
@@ -240,7 +238,7 @@ def test_ragged_bert(forward_tool, tmp_path):
     layers, d = {}, 12
     for i, (heads, f) in enumerate(zip(RAGGED_BERT["heads"], RAGGED_BERT["neurons"])):
         p = f"bert.encoder.layer.{i}."
-        neurons = list(range(100))[100 - f:]
+        neurons = list(range(100 - f, 100))
         for name in ("query", "key", "value"):
             keep_rows(state, p + "attention.self." + name, dims(heads, d), True)
         keep_columns(state, p + "attention.output.dense", dims(heads, d))
@@ -250,12 +248,42 @@ def test_ragged_bert(forward_tool, tmp_path):
         drop_columns_of(oracle, p + "output.dense", neurons)
         layers[str(i)] = {"num_attention_heads": len(heads), "num_key_value_heads": len(heads),
                           "intermediate_size": f}
-    save_ragged(tmp_path / "m", config, state, layers)
+    save_ragged(directory, config, state, layers)
+    return oracle
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_ragged_llama(forward_tool, tmp_path, bias):
+    oracle = ragged_llama(tmp_path / "m", bias)
+    sequences = prompts(97, LENGTHS, seed=6)
+    want = expected(oracle, sequences)
+    for flags in ((), ("--chunk", "7", "--threads", "3")):
+        assert_parity(run_tool(forward_tool, tmp_path / "m", sequences, tmp_path, *flags), want)
+
+
+def test_ragged_bert(forward_tool, tmp_path):
+    oracle = ragged_bert(tmp_path / "m")
     sequences = prompts(99, LENGTHS, seed=7)
     types = token_types(sequences)
     want = expected(oracle, sequences, types)
     run = run_tool(forward_tool, tmp_path / "m", sequences, tmp_path, types=types)
     assert_parity(run, want)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_ragged_artifact(build, forward_tool, tmp_path, family):
+    """A checkpoint whose layers have widths of their own, and none at all, is packed like any."""
+    sfq = build / "bin" / "sfq"
+    if not sfq.exists():
+        pytest.skip(f"{sfq} is not built")
+    oracle = ragged_llama(tmp_path / "m", True) if family == "llama" else ragged_bert(tmp_path / "m")
+    done = subprocess.run([sfq, "compress", tmp_path / "m", "-o", tmp_path / "packed", "--prune",
+                           "0", "--steps", "0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sequences = prompts(97, LENGTHS, seed=6)
+    run = run_tool(forward_tool, tmp_path / "packed", sequences, tmp_path)
+    for got, (_, want) in zip(run.result, expected(oracle, sequences)):
+        assert distance(got, want) < 0.1
 
 
 # ---- published and trained models ----
@@ -319,8 +347,6 @@ REFUSED = {
 
 
 def refusal(tool, directory, work):
-    import subprocess
-
     (work / "ids.txt").write_text("1 2 3\n")
     done = subprocess.run([tool, directory, work / "ids.txt", work / "out"], capture_output=True,
                           text=True)
