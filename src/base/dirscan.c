@@ -37,7 +37,7 @@ bool sfq_dirscan_each(int dirfd, sfq_dirscan_fn fn, void *ctx)
 }
 
 typedef struct remove_ctx {
-    dev_t device;
+    dev_t device; /* 0, which no directory lies on, where it could not be read */
     int depth;
     bool removed; /* something, in this pass */
     bool failed;
@@ -62,8 +62,9 @@ static bool remove_tree(int dirfd, const char *name, dev_t device, int depth)
     int fd = depth < REMOVE_DEPTH ? sfq_dirscan_open(dirfd, name) : -1;
     if (fd < 0)
         return false;
-    bool ok = sfq_sys_fstat(fd, &st) == 0 && (depth == 0 || st.st_dev == device);
-    remove_ctx ctx = {.device = st.st_dev, .depth = depth, .removed = ok};
+    bool known = sfq_sys_fstat(fd, &st) == 0;
+    bool ok = depth == 0 || (known && st.st_dev == device);
+    remove_ctx ctx = {.device = known ? st.st_dev : 0, .depth = depth, .removed = ok};
     while (ok && ctx.removed) { /* again until a pass finds nothing: entries move as others go */
         ctx.removed = ctx.failed = false;
         ok = sfq_dirscan_each(fd, remove_entry, &ctx);

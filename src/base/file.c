@@ -120,16 +120,25 @@ sfq_status sfq_file_read(sfq_buf *out, const char *path, size_t max, sfq_error *
     return status;
 }
 
+/* After a failed look: only these say that nothing is there. Anything else counts as "there", so
+ * that whoever opens it next reports what is wrong, and nobody goes on without it. */
+static bool is_absent(int errnum)
+{
+    return errnum == ENOENT || errnum == ENOTDIR;
+}
+
 bool sfq_file_exists(const char *path)
 {
     struct stat st;
-    return sfq_sys_fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    return sfq_sys_fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 || !is_absent(errno);
 }
 
 bool sfq_dir_exists(const char *path)
 {
     struct stat st;
-    return sfq_sys_fstatat(AT_FDCWD, path, &st, 0) == 0 && S_ISDIR(st.st_mode);
+    if (sfq_sys_fstatat(AT_FDCWD, path, &st, 0) != 0)
+        return !is_absent(errno);
+    return S_ISDIR(st.st_mode);
 }
 
 sfq_status sfq_file_size(uint64_t *size, const char *path, sfq_error *err)

@@ -22,7 +22,9 @@ void sfq_map_close(sfq_map *map);
 /* Replaces out's content by a whole file of at most max bytes (LIMIT), by pread; NUL is put behind.
  * Raises out->max to max where it is less. */
 sfq_status sfq_file_read(sfq_buf *out, const char *path, size_t max, sfq_error *err);
-bool sfq_file_exists(const char *path); /* anything at that path, dangling links included */
+/* Anything at that path, dangling links included. Where looking fails (EIO, EACCES) both say yes:
+ * opening it then reports why. */
+bool sfq_file_exists(const char *path);
 bool sfq_dir_exists(const char *path);
 sfq_status sfq_file_size(uint64_t *size, const char *path, sfq_error *err);
 /* dir + "/" + name into a new string; NULL: out of memory. */

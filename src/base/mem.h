@@ -7,7 +7,7 @@
 
 /* NULL on failure or overflow; zeroed unless said otherwise. 0 bytes gives a pointer to free. */
 void *sfq_mem_zero(size_t count, size_t size);
-void *sfq_mem_raw(size_t bytes); /* not zeroed */
+void *sfq_mem_raw(size_t bytes);                          /* not zeroed */
 void *sfq_mem_resize(void *p, size_t count, size_t size); /* not zeroed beyond the old size */
 void *sfq_mem_aligned(size_t bytes); /* 64-byte aligned, zeroed; freed with sfq_mem_free too */
 void sfq_mem_free(void *p);
@@ -22,7 +22,7 @@ typedef struct sfq_arena sfq_arena;
 sfq_arena *sfq_arena_open(void); /* NULL: out of memory */
 void sfq_arena_close(sfq_arena **arena);
 void *sfq_arena_zero(sfq_arena *arena, size_t count, size_t size); /* 16-byte aligned */
-void *sfq_arena_aligned(sfq_arena *arena, size_t bytes);            /* 64-byte aligned */
+void *sfq_arena_aligned(sfq_arena *arena, size_t bytes);           /* 64-byte aligned */
 char *sfq_arena_strndup(sfq_arena *arena, const char *s, size_t n);
 void sfq_arena_reset(sfq_arena *arena); /* forgets all pieces, keeps one block for reuse */
 

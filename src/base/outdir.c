@@ -78,12 +78,12 @@ static sfq_status classify(target_kind *kind, const char *path, sfq_error *err)
 
 static sfq_status check_target(const sfq_outdir *dir, sfq_error *err)
 {
-    if (!dir->force && sfq_file_exists(dir->target))
-        return sfq_fail_at(err, SFQ_E_EXISTS, dir->target, NULL,
-                           "%s: exists; choose another output or force its replacement",
-                           dir->target);
     target_kind kind;
-    return classify(&kind, dir->target, err);
+    SFQ_TRY(classify(&kind, dir->target, err));
+    if (dir->force || kind == TARGET_ABSENT)
+        return SFQ_OK;
+    return sfq_fail_at(err, SFQ_E_EXISTS, dir->target, NULL,
+                       "%s: exists; choose another output or force its replacement", dir->target);
 }
 
 /* ---- open ---- */

@@ -23,9 +23,9 @@ void sfq_pool_run(sfq_pool *pool, size_t n, size_t grain, sfq_task_fn fn, void *
 void sfq_pool_run_dynamic(sfq_pool *pool, size_t n, size_t grain, sfq_task_fn fn, void *ctx);
 
 typedef struct sfq_thread_limits {
-    int affinity;  /* processors in the affinity set */
-    int cores;     /* physical cores among them */
-    double quota;  /* cgroup quota in processors; 0: none */
+    int affinity; /* processors in the affinity set */
+    int cores;    /* physical cores among them */
+    double quota; /* cgroup quota in processors; 0: none */
 } sfq_thread_limits;
 
 sfq_thread_limits sfq_thread_limits_get(void);

@@ -19,25 +19,25 @@
 #include <stdint.h>
 
 enum {
-    SFQ_PANEL_N = 16,        /* outputs of a panel */
-    SFQ_BLOCK_K = 64,        /* inputs of a block */
-    SFQ_BLOCK_ROWS = 16,     /* byte rows of an 8-bit block: K/4 */
-    SFQ_ROW_BYTES = 64,      /* 16 outputs x 4 inputs */
+    SFQ_PANEL_N = 16,    /* outputs of a panel */
+    SFQ_BLOCK_K = 64,    /* inputs of a block */
+    SFQ_BLOCK_ROWS = 16, /* byte rows of an 8-bit block: K/4 */
+    SFQ_ROW_BYTES = 64,  /* 16 outputs x 4 inputs */
     SFQ_BLOCK_WEIGHTS = 1024,
-    SFQ_CLUSTER_MIN = 334,   /* weights per cluster that keep scales under 0.3 % */
-    SFQ_SEGMENT_MAX = 65536  /* 255 * 127 * 65536 < 2^31 */
+    SFQ_CLUSTER_MIN = 334,  /* weights per cluster that keep scales under 0.3 % */
+    SFQ_SEGMENT_MAX = 65536 /* 255 * 127 * 65536 < 2^31 */
 };
 
-_Static_assert(SFQ_BLOCK_ROWS * SFQ_ROW_BYTES == SFQ_BLOCK_WEIGHTS, "8-bit block");
-_Static_assert(SFQ_PANEL_N * SFQ_BLOCK_K == SFQ_BLOCK_WEIGHTS, "block");
+_Static_assert(SFQ_BLOCK_ROWS *SFQ_ROW_BYTES == SFQ_BLOCK_WEIGHTS, "8-bit block");
+_Static_assert(SFQ_PANEL_N *SFQ_BLOCK_K == SFQ_BLOCK_WEIGHTS, "block");
 
 typedef struct sfq_cluster {
-    size_t n, k;       /* true outputs and inputs */
-    size_t panels;     /* ceil(n/16) */
-    size_t k_blocks;   /* ceil(k/64) */
-    size_t segments;   /* scales along K */
-    size_t segment_k;  /* inputs of every segment but the last; a multiple of 64 */
-    size_t share;      /* outputs that share a scale: 1, 2, 4, 8 or 16 */
+    size_t n, k;      /* true outputs and inputs */
+    size_t panels;    /* ceil(n/16) */
+    size_t k_blocks;  /* ceil(k/64) */
+    size_t segments;  /* scales along K */
+    size_t segment_k; /* inputs of every segment but the last; a multiple of 64 */
+    size_t share;     /* outputs that share a scale: 1, 2, 4, 8 or 16 */
 } sfq_cluster;
 
 /* False when n or k is 0 or a size overflows. */

@@ -263,6 +263,22 @@ static void every_call_of_reading(void **state)
     assert_int_equal(sweep("mmap", ":EIO", do_map, NULL, must_be_io), 1);
 }
 
+/* "Not there" is only what the kernel says is not there. */
+static void existence_in_doubt(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"in.json", "nothing", "in.json/below"};
+    for (size_t i = 0; i < 3; i++) {
+        const char *path = scratch_path(dir, names[i]);
+        assert_int_equal(sfq_file_exists(path), i == 0);
+        assert_false(sfq_dir_exists(path));
+        assert_true(seam_arm("stat+:1:EIO"));
+        assert_true(sfq_file_exists(path));
+        assert_true(sfq_dir_exists(path));
+        seam_disarm();
+    }
+}
+
 static void short_reads(void **state)
 {
     (void)state;
@@ -483,15 +499,11 @@ int main(void)
 {
     seam_disarm();
     const struct CMUnitTest tests[] = {
-        WITH_SCRATCH(every_allocation),
-        WITH_SCRATCH(every_call_of_reading),
-        WITH_SCRATCH(short_reads),
-        WITH_SCRATCH(every_failure_of_writing),
-        WITH_SCRATCH(short_writes),
-        WITH_SCRATCH(without_exchange),
-        WITH_SCRATCH(killed_anywhere),
-        WITH_SCRATCH(pool_without_memory),
-        cmocka_unit_test(rules_that_cannot_be_read),
+        WITH_SCRATCH(every_allocation),         WITH_SCRATCH(every_call_of_reading),
+        WITH_SCRATCH(existence_in_doubt),       WITH_SCRATCH(short_reads),
+        WITH_SCRATCH(every_failure_of_writing), WITH_SCRATCH(short_writes),
+        WITH_SCRATCH(without_exchange),         WITH_SCRATCH(killed_anywhere),
+        WITH_SCRATCH(pool_without_memory),      cmocka_unit_test(rules_that_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
