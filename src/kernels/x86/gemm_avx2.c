@@ -18,7 +18,7 @@ enum {
     CHUNK_K = 1024,
     WIDE_N = 32,
     WIDE_STRIDE = CHUNK_K + 16, /* rows 4 KB apart would share cache sets */
-    WIDEN_FROM = 7,             /* tokens from which widening once is cheaper */
+    WIDEN_FROM = 25,            /* tokens from which widening once is cheaper */
     TOKENS = 48                 /* their chunk of x stays in L2 */
 };
 
