@@ -125,7 +125,8 @@ def with_tensors(source, edit):
     def make(folder):
         place(source, folder, {WEIGHTS})
         tensors = Tensors(source / WEIGHTS)
-        put(folder, WEIGHTS, edit(tensors) or tensors.bytes())
+        edited = edit(tensors)
+        put(folder, WEIGHTS, tensors.bytes() if edited is None else edited)
     return make
 
 
