@@ -15,6 +15,19 @@ typedef struct sfq_head_pass {
     bool labels; /* else embeddings */
 } sfq_head_pass;
 
+/* Weights with a NaN give answers that are none. */
+static sfq_status check_finite(const sfq_head_pass *p, const float *x, size_t first, size_t n,
+                               sfq_error *err)
+{
+    for (size_t i = 0; i < n * p->width; i++)
+        if (!isfinite(x[i]))
+            return sfq_fail_at(err, SFQ_E_NUMERIC, p->engine->path, NULL,
+                               "%s: the answer to input %zu is not a finite number; `sfq inspect "
+                               "--verify` looks for the tensor",
+                               p->engine->path, first + i / p->width + 1);
+    return SFQ_OK;
+}
+
 static sfq_status run_batch(void *ud, const sfq_batch *batch, size_t first, sfq_error *err)
 {
     const sfq_head_pass *p = ud;
@@ -25,6 +38,7 @@ static sfq_status run_batch(void *ud, const sfq_batch *batch, size_t first, sfq_
         SFQ_TRY(sfq_forward_labels(p->engine->exec, batch, hidden, out, err));
     else
         SFQ_TRY(sfq_forward_embedding(p->engine->exec, batch, hidden, out, err));
+    SFQ_TRY(check_finite(p, out, first, batch->sequences, err));
     sfq_hooks_progress(p->hooks, "eval", 1, 1, first + batch->sequences, p->count, "examples");
     return SFQ_OK;
 }

@@ -105,16 +105,6 @@ static sfq_status set_metrics(const sfq_task_eval *e, sfq_eval_result *out, sfq_
     return SFQ_OK;
 }
 
-static sfq_status check_finite(const sfq_task_eval *e, const float *x, size_t width, sfq_error *err)
-{
-    for (size_t i = 0; i < e->n * width; i++)
-        if (!isfinite(x[i]))
-            return sfq_fail_at(err, SFQ_E_NUMERIC, e->engine->path, NULL,
-                               "%s: the answer to example %zu is not a finite number",
-                               e->engine->path, i / width + 1);
-    return SFQ_OK;
-}
-
 static sfq_status alloc_results(sfq_task_eval *e, size_t width, sfq_error *err)
 {
     e->logits = SFQ_NEW_ARRAY(float, e->n *width);
@@ -135,9 +125,8 @@ static sfq_status alloc_results(sfq_task_eval *e, size_t width, sfq_error *err)
 
 static sfq_status run_labels(const sfq_task_eval *e, sfq_engine *engine, float *out, sfq_error *err)
 {
-    SFQ_TRY(sfq_engine_label_logits(engine, e->inputs, e->n, (size_t)e->o->batch, &e->o->hooks, out,
-                                    err));
-    return check_finite(e, out, (size_t)engine->arch->labels, err);
+    return sfq_engine_label_logits(engine, e->inputs, e->n, (size_t)e->o->batch, &e->o->hooks, out,
+                                   err);
 }
 
 static sfq_status eval_classes(sfq_task_eval *e, sfq_eval_result *out, sfq_error *err)
@@ -187,7 +176,6 @@ static sfq_status eval_embedder(sfq_task_eval *e, sfq_eval_result *out, sfq_erro
     size_t width = (size_t)e->engine->arch->hidden;
     SFQ_TRY(sfq_engine_embed(e->engine, e->inputs, 2 * e->n, (size_t)e->o->batch, &e->o->hooks,
                              e->logits, err));
-    SFQ_TRY(check_finite(e, e->logits, 2 * width, err));
     for (size_t i = 0; i < e->n; i++) {
         const float *pair = e->logits + (e->n + i) * width;
         e->predicted[i] = (float)cosine(e->logits + i * width, pair, width);

@@ -237,8 +237,12 @@ def values():
         Case("N04-nan-in-norm", 2, "LayerNorm.weight", t(
             BERT, fill("embeddings.LayerNorm.weight", NAN, 3)), ("verify", "run", "eval")),
         Case("N05-nan-llama", 2, "q_proj.weight", t(LLAMA, fill("q_proj.weight", NAN, 9)), READ),
-        Case("N06-all-nan", 2, "output.dense.weight", t(
-            BERT, fill("output.dense.weight", NAN)), ("verify", "compress", "run", "eval")),
+        Case("N06-all-nan", 2, "output.dense.weight", t(BERT, fill("output.dense.weight", NAN)),
+             READ),
+        Case("N08-nan-classified", 2, "not a finite number", t(
+            BERT, fill("output.dense.weight", NAN)), ("run", "eval")),
+        Case("N09-nan-generated", 2, "not a", t(LLAMA, fill("q_proj.weight", NAN, 9)),
+             ("run", "eval")),
         Case("N07-nan-bias", 2, "classifier.bias", t(BERT, fill("classifier.bias", INF, 1)),
              ("verify", "run", "eval")),
     ]

@@ -21,7 +21,7 @@ from hostile_kit import BERT, LLAMA, ROOT, load
 SFQ = pathlib.Path(os.environ.get("SFQ_BINARY", ROOT / "build/bin/sfq"))
 SANITIZED = "asan" in str(SFQ)
 SECONDS, HANG, BASE_MEMORY = 1.0, 60, 64 << 20
-PROGRESS = ("verify", "compress")  # verbs that report it on stderr before they may fail
+PROGRESS = ("verify", "compress", "eval")  # verbs that report it on stderr before they may fail
 DENSE = make_hostile.dense_cases()
 
 # Spawns programs from a small process: Linux counts the parent's memory at the fork as the child's.
@@ -112,7 +112,7 @@ def check_refused(case, verb, result, size):
     said = f"{case.name} {verb}: exit {result.status}\n{result.err}"
     codes = case.code_for(verb)
     assert result.status in (codes if isinstance(codes, tuple) else (codes,)), said
-    lines = result.err.splitlines()
+    lines = [x for x in result.err.splitlines() if not x.startswith("sfq: note: ")]
     errors = lines[-1:] if verb in PROGRESS else lines
     assert len(errors) == 1 and errors[0].startswith("sfq: "), said
     assert case.text in errors[0], said + f"\nexpected: {case.text}"
