@@ -1,5 +1,5 @@
 /* data/reader.h - shared by the three file readers of this folder (tsv, csv, jsonl): where they put
- * the examples that they find, and how a label's spelling becomes a number. Not for other folders. */
+ * the examples that they find, how a label's spelling becomes a number. For this folder only. */
 #ifndef SFQ_DATA_READER_H
 #define SFQ_DATA_READER_H
 

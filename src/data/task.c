@@ -77,7 +77,7 @@ const char *sfq_task_names(void)
     return "sst2 mrpc stsb cola rte wnli qnli mnli qqp own";
 }
 
-/* ---- which file ---------------------------------------------------------------------------- */
+/* ---- which file ------------------------------------------------------------------------------ */
 
 typedef enum sfq_layout_kind { LAYOUT_TSV = 0, LAYOUT_JSONL, LAYOUT_CSV } sfq_layout_kind;
 

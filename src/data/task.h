@@ -1,5 +1,5 @@
 /* data/task.h - labelled data as its files have it: GLUE's own layouts (byte-order marks, missing
- * headers, quotes that are not quoting) and own data as jsonl or csv with text, text_pair, label. */
+ * headers, quotes that are not quoting) and own data as jsonl/csv with text, text_pair, label. */
 #ifndef SFQ_DATA_TASK_H
 #define SFQ_DATA_TASK_H
 

@@ -78,7 +78,7 @@ sfq_batch sfq_sequences_batch(const sfq_sequences *s)
         .sequences = s->count, .offset = s->offset, .ids = s->ids, .types = s->types};
 }
 
-/* ---- texts ------------------------------------------------------------------------------------ */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
 typedef struct sfq_inputs_pass {
     const sfq_hooks *hooks;

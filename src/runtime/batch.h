@@ -10,7 +10,7 @@ enum {
     SFQ_BATCH_TOKENS = 2048   /* a batch is closed once it holds so many */
 };
 
-/* ---- sequences -------------------------------------------------------------------------------- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
 typedef struct sfq_sequences {
     int32_t *ids, *types; /* [offset[count]] */
@@ -28,7 +28,7 @@ size_t sfq_sequences_tokens(const sfq_sequences *s);
 /* A batch without KV cache that points into s. */
 sfq_batch sfq_sequences_batch(const sfq_sequences *s);
 
-/* ---- texts ------------------------------------------------------------------------------------ */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
 /* Called with each batch; its first sequence is input number `first`. hooks are asked between
  * batches. */

@@ -4,7 +4,7 @@
 
 #include "runtime/engine.h"
 
-/* Raw outputs of the head (before softmax): out [count, labels]. UNSUPPORTED without such a head. */
+/* Raw outputs of the head (before softmax): out [count, labels]. UNSUPPORTED without a head. */
 sfq_status sfq_engine_label_logits(sfq_engine *engine, const sfq_text_pair *inputs, size_t count,
                                    size_t max_sequences, const sfq_hooks *hooks, float *out,
                                    sfq_error *err);

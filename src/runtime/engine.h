@@ -1,5 +1,5 @@
-/* runtime/engine.h - everything of an open model in one place: directory, config, weights, tokenizer,
- * kernels, threads. Behind sfq_model of the public API. */
+/* runtime/engine.h - everything of an open model in one place: directory, config, weights,
+ * tokenizer, kernels, threads. Behind sfq_model of the public API. */
 #ifndef SFQ_RUNTIME_ENGINE_H
 #define SFQ_RUNTIME_ENGINE_H
 

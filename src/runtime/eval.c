@@ -1,5 +1,5 @@
-/* runtime/eval.c - the one entry to evaluation: checks what was asked and hands it to eval_task.c or
- * eval_text.c. */
+/* runtime/eval.c - the one entry to evaluation: checks what was asked and hands it to
+ * eval_task.c or eval_text.c. */
 #include "runtime/eval.h"
 
 #include "base/clock.h"

@@ -1,5 +1,5 @@
-/* runtime/eval.h - accuracy on tasks, perplexity on text, and the distance between two models, by the
- * protocol of DESIGN.md section 7. */
+/* runtime/eval.h - accuracy on tasks, perplexity on text, and the distance between two models, by
+ * the protocol of DESIGN.md section 7. */
 #ifndef SFQ_RUNTIME_EVAL_H
 #define SFQ_RUNTIME_EVAL_H
 

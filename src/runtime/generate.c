@@ -1,6 +1,6 @@
-/* runtime/generate.c - the loop of prompt, sample, feed, show. It ends at an end token of the model,
- * at a stop text, at the length asked for, at the end of the timeline, or when the caller's on_text
- * says so. */
+/* runtime/generate.c - the loop of prompt, sample, feed, show. It ends at an end token of the
+ * model, at a stop text, at the length asked for, at the end of the timeline, or when the caller's
+ * on_text says so. */
 #include "runtime/generate.h"
 
 #include "base/clock.h"

@@ -25,7 +25,7 @@ static uint64_t matrix_bytes(const sfq_engine *e, const sfq_module *m, sfq_error
 }
 
 /* A matrix runs once per token in the layers and at the output of a language model (whose tied
- * output is the word table). Tables are looked up; poolers and classifiers run once per sequence. */
+ * output is the word table). Tables are looked up; poolers and classifiers run per sequence. */
 static uint64_t module_macs(const sfq_engine *e, const sfq_module *m)
 {
     bool tied = e->arch->head == SFQ_MODEL_HEAD_LM && e->arch->tied_head &&

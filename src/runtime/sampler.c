@@ -2,8 +2,8 @@
  * order; the random number belongs to (seed, position), so a rewound timeline repeats itself.
  *
  * Nucleus sampling: Holtzman et al. 2020, "The curious case of neural text degeneration". The
- * largest candidates are taken from a heap until top_k or top_p is met: no full sort of a vocabulary
- * that is mostly noise. */
+ * largest candidates are taken from a heap until top_k or top_p is met: no full sort of a
+ * vocabulary that is mostly noise. */
 #include "runtime/sampler.h"
 
 #include "base/rng.h"
@@ -36,7 +36,7 @@ sfq_status sfq_sample_greedy(const float *logits, size_t vocab, int32_t *token, 
     return SFQ_OK;
 }
 
-/* ---- heap: the heaviest first, equal weights by id -------------------------------------------- */
+/* ---- heap: the heaviest first, equal weights by id ------------------------------------------- */
 
 static bool before(const sfq_candidate *a, const sfq_candidate *b)
 {

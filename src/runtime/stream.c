@@ -37,8 +37,8 @@ static bool begins_open(const char *text, size_t bytes)
     return bytes >= 3 && memcmp(text, REPLACEMENT, 3) == 0;
 }
 
-/* Starts a window that ends at `count` with everything in it seen: at least CONTEXT_TOKENS long, and
- * further back while it would begin within a character. */
+/* Starts a window that ends at `count` with everything in it seen: at least CONTEXT_TOKENS long,
+ * and further back while it would begin within a character. */
 static sfq_status anchor(sfq_stream *s, sfq_error *err)
 {
     size_t from = s->count - sfq_min_size(CONTEXT_TOKENS, s->count);

@@ -18,7 +18,7 @@ static sfq_model *open_model(const char *path, int threads)
     return model;
 }
 
-/* ---- description ------------------------------------------------------------------------------ */
+/* ---- description ----------------------------------------------------------------------------- */
 
 /* Parameters by hand: word table 4096*256; per layer q 256*256, k and v 128*256, o 256*256, three
  * of 768*256, two norms of 256; a last norm. */
@@ -93,7 +93,7 @@ static void test_refused(void **state)
     sfq_generation_clear(NULL);
 }
 
-/* ---- timelines -------------------------------------------------------------------------------- */
+/* ---- timelines ------------------------------------------------------------------------------- */
 
 enum { PROMPT = 90, VOCAB = 4096 };
 
@@ -170,7 +170,7 @@ static void test_session_limits(void **state)
     sfq_model_close(&model);
 }
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 typedef struct heard {
     char text[4096];
@@ -275,7 +275,7 @@ static void test_classify(void **state)
     sfq_model_close(&model);
 }
 
-/* ---- evaluation ------------------------------------------------------------------------------- */
+/* ---- evaluation ------------------------------------------------------------------------------ */
 
 static void test_evaluate_refused(void **state)
 {

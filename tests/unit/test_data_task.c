@@ -1,4 +1,4 @@
-/* unit/test_data_task.c - every layout that GLUE's files have, own data, and what damaged ones get. */
+/* unit/test_data_task.c - every layout that GLUE's files have, own data, what damaged ones get. */
 #include "unit.h"
 
 #include "data/task.h"

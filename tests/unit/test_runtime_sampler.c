@@ -1,5 +1,5 @@
-/* unit/test_runtime_sampler.c - laws of the sampler: what it may choose, how often, and that nothing
- * but its arguments matters. */
+/* unit/test_runtime_sampler.c - laws of the sampler: what it may choose, how often, and that
+ * nothing but its arguments matters. */
 #include "unit.h"
 
 #include "runtime/sampler.h"

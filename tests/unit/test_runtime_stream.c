@@ -1,5 +1,5 @@
-/* unit/test_runtime_stream.c - streaming text: whole characters only, the decoder's spaces, and stop
- * texts that are spread over tokens. The tokenizer is a Llama-like one with byte fallback. */
+/* unit/test_runtime_stream.c - streaming text: whole characters only, the decoder's spaces, and
+ * stop texts that are spread over tokens. The tokenizer is a Llama-like one with byte fallback. */
 #include "unit.h"
 
 #include "base/mem.h"
