@@ -126,7 +126,8 @@ typedef struct sfq_eval_result {
     uint64_t n; /* examples */
     double perplexity, nll;
     uint64_t tokens; /* scored */
-    bool compared;   /* the four below are set */
+    bool compared;   /* the four below are set; false for values and vectors, which are no
+                      * distributions */
     double kl_mean, kl_p999, same_top1;
     uint64_t flips; /* answers whose top label/token changed */
     const char *isa;
@@ -156,7 +157,7 @@ typedef struct sfq_bench_result {
     double prefill_tokens_per_second; /* encoders: tokens of whole batches per second */
     double decode_tokens_per_second;  /* 0 for encoders */
     uint64_t peak_rss_bytes;
-    double read_bandwidth_share; /* 0..1 of the probed read bandwidth at the same threads */
+    double read_bandwidth_share; /* of the probed bandwidth at the same threads; beyond 1: caches */
     double bits;                 /* per original parameter */
     uint64_t bytes;
 } sfq_bench_result;

@@ -145,7 +145,8 @@ static void order_labels(const char **spellings, const sfq_task *task, const cha
         spellings[find_name(task->labels[i], names, count)] = task->labels[i];
 }
 
-static void choose_labels(sfq_reader *r, const char **spellings, const sfq_task *task,
+/* GLUE's own files spell their labels one way; own data may use the model's names, too. */
+static void choose_labels(sfq_reader *r, const char **spellings, const sfq_task *task, bool glue,
                           const char *const *names, int count)
 {
     bool own = strcmp(task->name, own_classes.name) == 0;
@@ -155,7 +156,7 @@ static void choose_labels(sfq_reader *r, const char **spellings, const sfq_task 
     r->label_count = own ? count : task->label_count;
     r->value_min = own ? -3.4e38 : 0.0;
     r->value_max = own ? 3.4e38 : 5.0;
-    r->names = own ? names : NULL;
+    r->names = !glue && count == r->label_count ? names : NULL;
     if (task->labels[0] != NULL) {
         order_labels(spellings, task, names, count);
         r->names = spellings;
@@ -226,7 +227,7 @@ sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir
     if (status != SFQ_OK)
         goto done;
     r.path = path;
-    choose_labels(&r, spellings, row, label_names, label_count);
+    choose_labels(&r, spellings, row, kind == LAYOUT_TSV, label_names, label_count);
     if (kind == LAYOUT_TSV)
         SFQ_DO(sfq_tsv_read(&r, layout, err));
     else if (kind == LAYOUT_JSONL)

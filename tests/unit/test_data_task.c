@@ -182,6 +182,10 @@ static void test_jsonl(void **state)
     expect(data, 0, "tab\t\xc3\xa9", NULL, 1);
     expect(data, 1, "a", "b", 0);
     sfq_dataset_close(&data);
+    assert_ok(sfq_dataset_open(&data, "sst2", dir, "dev", names, 2, &err));
+    expect(data, 1, "a", "b", 0);
+    assert_string_equal(data->task->name, "sst2");
+    sfq_dataset_close(&data);
     scratch_put(dir, "dev.jsonl", "{\"text\": \"a\", \"label\": -2.5}\n");
     assert_ok(sfq_dataset_open(&data, "own", dir, "dev", NULL, 1, &err));
     assert_near((double)data->examples[0].value, -2.5, 0);
