@@ -50,7 +50,7 @@ static sfq_status emit_packed(emitter *e, const sfq_plan_tensor *t, sfq_emit_los
     const sfq_cluster *c = &t->spec.cluster;
     size_t code_bytes = sfq_cluster_code_bytes(c, t->spec.bits);
     size_t scale_bytes = sfq_cluster_scales(c) * sizeof(float);
-    sfq_fuse_input in = {t->module, t->source, c, t->spec.bits, t->scale_dtype};
+    sfq_fuse_input in = sfq_plan_fuse_input(t);
     sfq_fuse_output out = {.codes = sfq_mem_raw(code_bytes), .scales = sfq_mem_raw(scale_bytes)};
     sfq_status status = SFQ_OK;
     if (out.codes == NULL || out.scales == NULL) {
@@ -82,22 +82,47 @@ static void to_half(uint16_t *dst, const sfq_tensor *t)
     }
 }
 
+/* Elements of a bias in the order of the neurons that they belong to. */
+static void reorder(unsigned char *dst, const unsigned char *src, const uint32_t *order, size_t n,
+                    size_t size)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(dst + i * size, src + order[i] * size, size);
+}
+
 static sfq_status emit_dense(emitter *e, const sfq_plan_tensor *t, sfq_error *err)
 {
     const sfq_tensor *src = t->source;
-    if (t->dtype == src->dtype) {
-        SFQ_TRY(sfq_st_writer_put(e->writer, t->index, src->data, (size_t)src->bytes, err));
-        return advance(e, src->count, err);
+    const size_t size = sfq_dtype_info(t->dtype)->bytes;
+    const size_t bytes = (size_t)src->count * size;
+    const void *data = src->data;
+    uint16_t *half = NULL;
+    unsigned char *ordered = NULL;
+    sfq_status status = SFQ_OK;
+    if (t->dtype != src->dtype) {
+        half = sfq_mem_raw(bytes);
+        if (half == NULL) {
+            status = sfq_fail_memory(err, bytes, src->name);
+            goto done;
+        }
+        to_half(half, src);
+        data = half;
     }
-    size_t bytes = (size_t)src->count * sizeof(uint16_t);
-    uint16_t *half = sfq_mem_raw(bytes);
-    if (half == NULL)
-        return sfq_fail_memory(err, bytes, src->name);
-    to_half(half, src);
-    sfq_status status = sfq_st_writer_put(e->writer, t->index, half, bytes, err);
+    if (t->row_order != NULL) {
+        ordered = sfq_mem_raw(bytes);
+        if (ordered == NULL) {
+            status = sfq_fail_memory(err, bytes, src->name);
+            goto done;
+        }
+        reorder(ordered, data, t->row_order, (size_t)src->count, size);
+        data = ordered;
+    }
+    SFQ_DO(sfq_st_writer_put(e->writer, t->index, data, bytes, err));
+    SFQ_DO(advance(e, src->count, err));
+done:
     sfq_mem_free(half);
-    SFQ_TRY(status);
-    return advance(e, src->count, err);
+    sfq_mem_free(ordered);
+    return status;
 }
 
 static size_t widest(const sfq_plan *plan)

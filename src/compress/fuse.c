@@ -120,6 +120,20 @@ static cluster_run run_of(const sfq_cluster *c, size_t rows, size_t group, size_
     };
 }
 
+/* The panel's rows as the artifact will have them. */
+static void read_panel(const panel_space *space, const sfq_fuse_input *in, size_t panel,
+                       size_t rows)
+{
+    const size_t k = in->module->k;
+    sfq_source_rows(space->rows, in->module, in->weight, in->row_order, panel * SFQ_PANEL_N, rows);
+    for (size_t r = 0; r < rows && in->column_order != NULL; r++) {
+        float *row = space->rows + r * k;
+        memcpy(space->scratch, row, k * sizeof *row);
+        for (size_t i = 0; i < k; i++)
+            row[i] = space->scratch[in->column_order[i]];
+    }
+}
+
 /* ---- scan ---- */
 
 static float run_max(const float *w, size_t count, bool *finite)
@@ -140,7 +154,7 @@ static void scan_panel(const panel_job *job, size_t item, const panel_space *spa
     const sfq_cluster *c = job->in->cluster;
     size_t panel = job->first + item;
     size_t rows = panel_rows(c, panel);
-    sfq_source_rows(space->rows, job->in->module, job->in->weight, panel * SFQ_PANEL_N, rows);
+    read_panel(space, job->in, panel, rows);
     bool finite = true;
     bool fits = true;
     for (size_t group = 0; group * c->share < rows; group++)
@@ -204,7 +218,7 @@ static void pack_panel(const panel_job *job, size_t item, const panel_space *spa
     float *scales = job->out->scales + panel * per_panel;
     double error = 0;
     double energy = 0;
-    sfq_source_rows(space->rows, job->in->module, job->in->weight, panel * SFQ_PANEL_N, rows);
+    read_panel(space, job->in, panel, rows);
     for (size_t i = 0; i < per_panel; i++)
         scales[i] = 1.0F; /* of padding outputs */
     for (size_t group = 0; group * c->share < rows; group++)

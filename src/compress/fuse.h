@@ -19,6 +19,8 @@ typedef struct sfq_fuse_input {
     const sfq_cluster *cluster; /* of module's [n, k] */
     int bits;
     sfq_dtype scale_dtype;
+    const uint32_t *row_order;    /* [N]: place n holds the source's row row_order[n]; or NULL */
+    const uint32_t *column_order; /* [K]: the same for inputs */
 } sfq_fuse_input;
 
 typedef struct sfq_fuse_scan {

@@ -9,7 +9,6 @@
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/copy.h"
-#include "compress/fuse.h"
 #include "compress/rules.h"
 #include "compress/scale.h"
 
@@ -151,6 +150,65 @@ done:
     return status;
 }
 
+/* ---- the order of neurons ---- */
+
+static sfq_plan_tensor *find_tensor(sfq_plan *plan, const sfq_tensor *source)
+{
+    for (size_t i = 0; i < plan->count && source != NULL; i++)
+        if (plan->tensors[i].source == source)
+            return &plan->tensors[i];
+    return NULL;
+}
+
+typedef struct ffn_part {
+    const sfq_module *module;
+    sfq_plan_tensor *weight, *bias;
+} ffn_part;
+
+static ffn_part find_part(sfq_plan *plan, const sfq_source *s, sfq_role role, int layer)
+{
+    ffn_part part = {.module = sfq_modules_find(s->modules, role, layer)};
+    if (part.module != NULL) {
+        part.weight = find_tensor(plan, sfq_module_weight(part.module, s->ck));
+        if (part.module->bias)
+            part.bias = find_tensor(plan, sfq_module_bias(part.module, s->ck));
+    }
+    return part;
+}
+
+/* A layer is arranged when all of its FFN matrices are packed: what --keep names stays byte by byte
+ * what the source has. */
+static sfq_status arrange_layer(sfq_plan *plan, const sfq_source *s, int layer, sfq_error *err)
+{
+    ffn_part gate = find_part(plan, s, SFQ_ROLE_GATE, layer);
+    ffn_part up = find_part(plan, s, SFQ_ROLE_UP, layer);
+    ffn_part down = find_part(plan, s, SFQ_ROLE_DOWN, layer);
+    if (up.weight == NULL || !up.weight->packed || down.weight == NULL || !down.weight->packed ||
+        (gate.module != NULL && (gate.weight == NULL || !gate.weight->packed)) ||
+        !sfq_arrange_helps(up.module, down.module))
+        return SFQ_OK;
+    SFQ_TRY(sfq_arrange_layer(&plan->arrangement, s, layer, err));
+    const uint32_t *order = plan->arrangement.order[layer];
+    sfq_plan_tensor *by_row[] = {gate.weight, gate.bias, up.weight, up.bias};
+    for (size_t i = 0; i < sizeof by_row / sizeof *by_row; i++)
+        if (by_row[i] != NULL)
+            by_row[i]->row_order = order;
+    down.weight->column_order = order;
+    plan->arranged_layers++;
+    return SFQ_OK;
+}
+
+static sfq_status arrange_all(sfq_plan *plan, const sfq_source *s, const sfq_compress_options *o,
+                              sfq_error *err)
+{
+    SFQ_TRY(sfq_arrange_open(&plan->arrangement, s->arch->layers, err));
+    for (int layer = 0; layer < s->arch->layers; layer++) {
+        SFQ_TRY(sfq_hooks_check(&o->hooks, err));
+        SFQ_TRY(arrange_layer(plan, s, layer, err));
+    }
+    return SFQ_OK;
+}
+
 /* ---- the pass over the data ---- */
 
 static sfq_status fail_nonfinite(const sfq_plan_tensor *t, const sfq_source *s, sfq_error *err)
@@ -188,10 +246,7 @@ static sfq_status scan_tensor(sfq_plan_tensor *t, sfq_fuser *fuser, const sfq_so
         t->dtype = leftover_dtype(t->source);
         return sfq_hooks_check(&o->hooks, err);
     }
-    sfq_fuse_input in = {.module = t->module,
-                         .weight = t->source,
-                         .cluster = &t->spec.cluster,
-                         .bits = t->spec.bits};
+    sfq_fuse_input in = sfq_plan_fuse_input(t);
     sfq_fuse_scan scan;
     SFQ_TRY(sfq_fuser_scan(fuser, &in, &o->hooks, &scan, err));
     if (!scan.finite)
@@ -305,6 +360,17 @@ done:
 
 /* ---- public ---- */
 
+sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *t)
+{
+    return (sfq_fuse_input){.module = t->module,
+                            .weight = t->source,
+                            .cluster = &t->spec.cluster,
+                            .bits = t->spec.bits,
+                            .scale_dtype = t->scale_dtype,
+                            .row_order = t->row_order,
+                            .column_order = t->column_order};
+}
+
 /* Gives every tensor its number in the file. */
 static void number_tensors(sfq_plan *plan)
 {
@@ -367,6 +433,7 @@ sfq_status sfq_plan_make(sfq_plan **out, const sfq_source *source,
         return sfq_fail_memory(err, sizeof *plan, "the plan");
     SFQ_DO(list_tensors(plan, source, err));
     SFQ_DO(decide_all(plan, source, options, err));
+    SFQ_DO(arrange_all(plan, source, options, err));
     sum_tensors(plan, source);
     SFQ_DO(scan_all(plan, source, options, stages, err));
     number_tensors(plan);
@@ -386,6 +453,7 @@ void sfq_plan_free(sfq_plan **plan)
 {
     if (*plan == NULL)
         return;
+    sfq_arrange_close(&(*plan)->arrangement);
     sfq_mem_free((*plan)->tensors);
     sfq_mem_free(*plan);
     *plan = NULL;

@@ -2,7 +2,8 @@
 #ifndef SFQ_COMPRESS_PLAN_H
 #define SFQ_COMPRESS_PLAN_H
 
-#include "compress/source.h"
+#include "compress/arrange.h"
+#include "compress/fuse.h"
 
 typedef struct sfq_plan_tensor {
     const sfq_module *module;
@@ -11,6 +12,9 @@ typedef struct sfq_plan_tensor {
     /* packed */
     sfq_packed_spec spec; /* name is the module's */
     sfq_dtype scale_dtype;
+    /* orders of FFN neurons, owned by the plan; NULL: as the source has it. A dense leftover has an
+     * order of rows only where it is a bias. */
+    const uint32_t *row_order, *column_order;
     /* dense leftover */
     sfq_dtype dtype; /* in the file: F16, or the source's where F16 overflows */
     /* places in the file's list of tensors */
@@ -21,6 +25,8 @@ typedef struct sfq_plan {
     sfq_plan_tensor *tensors; /* sorted by the tensor's name */
     size_t count;
     size_t packed_count;
+    sfq_arrangement arrangement;
+    int arranged_layers;
     uint64_t weights;        /* that are quantized, padding not counted */
     uint64_t scales;         /* that they use */
     uint64_t source_weights; /* elements that are read */
@@ -42,6 +48,9 @@ void sfq_plan_free(sfq_plan **plan);
 
 /* MEMORY or NO_SPACE when this machine has less than the plan needs. output NULL: memory only. */
 sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err);
+
+/* A packed tensor as the fuse stage takes it. */
+sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *tensor);
 
 /* Declares all tensors in the order of the file; shared by the size of a plan and by emit. */
 sfq_status sfq_plan_declare(const sfq_plan *plan, sfq_st_writer *writer, sfq_error *err);

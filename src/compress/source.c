@@ -2,6 +2,7 @@
  * files are mapped: what is read streams through the page cache and takes no memory of ours. */
 #include "compress/source.h"
 
+#include "base/ck.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -111,24 +112,47 @@ char *sfq_source_title(const sfq_source *source, const char *model)
     return sfq_mem_strndup(model + begin, n);
 }
 
-void sfq_source_rows(float *dst, const sfq_module *module, const sfq_tensor *weight, size_t row,
-                     size_t rows)
+/* One row; the file holds [N, K], or [K, N] where the module is transposed. */
+static void read_row(float *dst, const sfq_module *m, const sfq_tensor *t, size_t row)
 {
-    const size_t size = sfq_dtype_info(weight->dtype)->bytes;
-    const unsigned char *data = weight->data;
-    const size_t k = module->k;
-    if (!module->transposed) {
-        sfq_to_f32(dst, data + row * k * size, weight->dtype, rows * k);
+    const size_t size = sfq_dtype_info(t->dtype)->bytes;
+    const unsigned char *data = t->data;
+    if (!m->transposed) {
+        sfq_to_f32(dst, data + row * m->k * size, t->dtype, m->k);
         return;
     }
-    /* the file holds [K, N]: a run of `rows` outputs for each input */
+    for (size_t i = 0; i < m->k; i++)
+        sfq_to_f32(dst + i, data + (i * m->n + row) * size, t->dtype, 1);
+}
+
+/* Rows that lie side by side in a transposed file: a run of them for each input. */
+static void read_transposed(float *dst, const sfq_module *m, const sfq_tensor *t, size_t row,
+                            size_t rows)
+{
+    const size_t size = sfq_dtype_info(t->dtype)->bytes;
+    const unsigned char *data = t->data;
     float run[SFQ_PANEL_N];
     for (size_t r0 = 0; r0 < rows; r0 += SFQ_PANEL_N) {
-        size_t n = rows - r0 < SFQ_PANEL_N ? rows - r0 : SFQ_PANEL_N;
-        for (size_t i = 0; i < k; i++) {
-            sfq_to_f32(run, data + (i * module->n + row + r0) * size, weight->dtype, n);
+        size_t n = sfq_min_size(rows - r0, SFQ_PANEL_N);
+        for (size_t i = 0; i < m->k; i++) {
+            sfq_to_f32(run, data + (i * m->n + row + r0) * size, t->dtype, n);
             for (size_t r = 0; r < n; r++)
-                dst[(r0 + r) * k + i] = run[r];
+                dst[(r0 + r) * m->k + i] = run[r];
         }
     }
+}
+
+void sfq_source_rows(float *dst, const sfq_module *module, const sfq_tensor *weight,
+                     const uint32_t *order, size_t row, size_t rows)
+{
+    const size_t size = sfq_dtype_info(weight->dtype)->bytes;
+    const size_t k = module->k;
+    if (order != NULL)
+        for (size_t r = 0; r < rows; r++)
+            read_row(dst + r * k, module, weight, order[row + r]);
+    else if (module->transposed)
+        read_transposed(dst, module, weight, row, rows);
+    else
+        sfq_to_f32(dst, (const unsigned char *)weight->data + row * k * size, weight->dtype,
+                   rows * k);
 }
