@@ -27,7 +27,7 @@ FAILED, INPUT, MEMORY = 1, 2, 6
 IO_FAULTS = [
     ("open", "EMFILE", {FAILED, 0}), ("open", "EIO", {FAILED, 0}),
     ("stat", "EIO", {FAILED, INPUT, 0}),
-    ("stat+", "EIO", {FAILED}),
+    ("stat+", "EIO", {FAILED, 0}),
     ("read", "EIO", {FAILED, 0}), ("mmap", "ENOMEM", {MEMORY}), ("mmap", "EIO", {FAILED}),
     ("write", "EIO", {FAILED}), ("write", "ENOSPC", {MEMORY}), ("write+", "ENOSPC", {MEMORY}),
     ("fallocate", "ENOSPC", {MEMORY}), ("fallocate", "EIO", {FAILED}),
