@@ -26,7 +26,7 @@ CHECK_RUN(5);
 CHECK_RUN(6);
 CHECK_RUN(7);
 
-enum { HALF = 32, AHEAD = 2048, TILE_M = 6 };
+enum { HALF = 32, AHEAD = 2048, TILE_M = 6, SHORT_M = 4 };
 
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
 {
@@ -143,6 +143,53 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t
     }
 }
 
+/* The same for short runs (run 1 or 2), which would wear out L1: 4 tokens, 32-bit sums in registers. */
+SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
+                           size_t lda, size_t rows, const size_t run, const int mr)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i total[SHORT_M][2];
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++)
+        total[i][0] = total[i][1] = _mm256_setzero_si256();
+    for (size_t r = 0; r < rows; r += run) {
+        SFQ_UNROLL
+        for (int i = 0; i < mr; i++) {
+            const int8_t *token = a + (size_t)i * lda;
+            SFQ_UNROLL
+            for (int h = 0; h < 2; h++) {
+                const uint8_t *half = w + h * HALF;
+                __m256i sum = _mm256_maddubs_epi16(sfq_avx2_row(half, r), quad(token, r));
+                if (run == 2)
+                    sum = _mm256_add_epi16(
+                        sum, _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1), quad(token, r + 1)));
+                total[i][h] = _mm256_add_epi32(total[i][h], _mm256_madd_epi16(sum, ones));
+                SFQ_PIN(total[i][h]);
+            }
+        }
+    }
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        __m256i *out = (__m256i *)(void *)acc[i];
+        out[0] = _mm256_add_epi32(out[0], total[i][0]);
+        out[1] = _mm256_add_epi32(out[1], total[i][1]);
+    }
+}
+
+SFQ_INLINE void short_tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
+                            size_t lda, size_t tokens, size_t rows, const size_t run)
+{
+    size_t m = 0;
+    for (; m + SHORT_M <= tokens; m += SHORT_M)
+        short_tile(acc + m, w, a + m * lda, lda, rows, run, SHORT_M);
+    if (tokens - m >= 2) {
+        short_tile(acc + m, w, a + m * lda, lda, rows, run, 2);
+        m += 2;
+    }
+    if (m < tokens)
+        short_tile(acc + m, w, a + m * lda, lda, rows, run, 1);
+}
+
 SFQ_INLINE void tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
                       size_t tokens, size_t rows, const size_t run)
 {
@@ -173,10 +220,10 @@ void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int 
         tiles(acc, codes, a, lda, rows, count, RUN_5);
         break;
     case 6:
-        tiles(acc, codes, a, lda, rows, count, RUN_6);
+        short_tiles(acc, codes, a, lda, rows, count, RUN_6);
         break;
     default:
-        tiles(acc, codes, a, lda, rows, count, RUN_7);
+        short_tiles(acc, codes, a, lda, rows, count, RUN_7);
         break;
     }
 }
