@@ -115,7 +115,7 @@ def other_models():
 
 
 def accepted():
-    """What `tokenizers` takes as well: an unknown token that is never needed, an empty added one."""
+    """What `tokenizers` takes too: an unknown token that is never needed, an empty added one."""
     return [
         Case("T02-ok-fewer-ids", 0, "", edit(BERT, smaller), TEXT),
         Case("T07-ok-unk-missing", 0, "", edit(BERT, lambda t: t["model"].update(

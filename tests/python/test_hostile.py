@@ -1,5 +1,5 @@
-"""Hostile input: each case of the corpus through the verbs that read its damaged part. What is wrong
-is refused with the expected exit status and one line that names the place, within a second of
+"""Hostile input: each case of the corpus through the verbs that read its damaged part. What is
+wrong is refused with the expected exit status and one line that names the place, within a second of
 processor time, in little memory, without a signal, and nothing is written; what is odd but right is
 accepted.
 
