@@ -1,10 +1,14 @@
 /* base/pool.c - a pool for many short jobs. A job is published by raising `epoch`; workers spin on
- * it for a moment, then sleep on it (futex). The last worker to finish brings `pending` to 0, on
- * which the caller waits in the same way. Where there are more threads than processors, spinning
+ * it for a moment, then sleep on it (futex). Where there are more threads than processors, spinning
  * would keep the very thread from running that is waited for, so nobody spins then.
  *
- * The job's fields are plain: they are written before the release of `epoch`, read after its
- * acquire, and written again only after `pending` was seen to be 0. */
+ * Workers enter a job through `gate`, which counts those inside and those done. A job of fixed
+ * ranges is done when every worker is. A dynamic job is done when its ranges are taken and those
+ * inside have left: the caller closes the gate on workers that have not come, so that on a busy
+ * machine a job never waits for a thread that the kernel does not run.
+ *
+ * The job's fields are plain: they are written before the gate opens (release), read by those who
+ * entered (acquire), and written again only after the last of them left. */
 #include "base/pool.h"
 
 #include "base/ck.h"
@@ -22,6 +26,10 @@
 
 enum { SPIN_TURNS = 2000, CACHE_LINE = 64 };
 
+/* The gate: bit 31 closed, bits 16..30 workers that are done, bits 0..15 workers inside. */
+static const uint32_t GATE_CLOSED = 1u << 31;
+static const uint32_t GATE_DONE = 1u << 16;
+
 typedef struct pool_worker {
     sfq_pool *pool;
     pthread_t thread;
@@ -31,15 +39,16 @@ typedef struct pool_worker {
 struct sfq_pool {
     _Alignas(CACHE_LINE) _Atomic uint32_t epoch;
     _Atomic uint32_t sleepers; /* workers that may have to be woken */
-    _Alignas(CACHE_LINE) _Atomic uint32_t pending;
+    _Alignas(CACHE_LINE) _Atomic uint32_t gate;
     _Atomic uint32_t waiting;                 /* the caller may have to be woken */
     _Alignas(CACHE_LINE) _Atomic size_t next; /* dynamic: next range */
     _Alignas(CACHE_LINE) sfq_task_fn fn;
     void *ctx;
     size_t n;
     size_t grain;
+    uint32_t job; /* the epoch that this job raised */
     bool dynamic;
-    bool stop;
+    _Atomic bool stop;
     int threads;
     int spin;
     pool_worker *workers; /* [threads], [0] is the caller and has no thread */
@@ -121,6 +130,31 @@ static uint32_t wait_for_job(sfq_pool *pool, uint32_t seen)
     return now;
 }
 
+/* False: the job at hand is over. The job entered may be a later one than was announced. */
+static bool enter(sfq_pool *pool)
+{
+    uint32_t gate = atomic_load_explicit(&pool->gate, memory_order_relaxed);
+    while ((gate & GATE_CLOSED) == 0)
+        if (atomic_compare_exchange_weak_explicit(&pool->gate, &gate, gate + 1,
+                                                  memory_order_acquire, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static bool is_done(const sfq_pool *pool, uint32_t gate)
+{
+    return pool->dynamic ? (gate & (GATE_DONE - 1)) == 0
+                         : (gate & ~GATE_CLOSED) / GATE_DONE == (uint32_t)pool->threads - 1;
+}
+
+/* After the last leave the job's fields are the caller's again, so nothing of them is read here. */
+static void leave(sfq_pool *pool)
+{
+    atomic_fetch_add(&pool->gate, GATE_DONE - 1);
+    if (atomic_load(&pool->waiting) != 0)
+        futex_wake(&pool->gate, 1);
+}
+
 static void *worker_main(void *arg)
 {
     pool_worker *worker = arg;
@@ -128,11 +162,13 @@ static void *worker_main(void *arg)
     uint32_t seen = 0;
     for (;;) {
         seen = wait_for_job(pool, seen);
-        if (pool->stop)
+        if (atomic_load_explicit(&pool->stop, memory_order_relaxed))
             return NULL;
+        if (!enter(pool))
+            continue;
+        seen = pool->job;
         run_job(pool, worker->index);
-        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->waiting) != 0)
-            futex_wake(&pool->pending, 1);
+        leave(pool);
     }
 }
 
@@ -145,15 +181,17 @@ static void publish(sfq_pool *pool)
 
 static void wait_for_workers(sfq_pool *pool)
 {
+    if (pool->dynamic)
+        atomic_fetch_or(&pool->gate, GATE_CLOSED);
     for (int i = 0; i < pool->spin; i++) {
-        if (atomic_load_explicit(&pool->pending, memory_order_acquire) == 0)
+        if (is_done(pool, atomic_load_explicit(&pool->gate, memory_order_acquire)))
             return;
         pause_cpu();
     }
     atomic_store(&pool->waiting, 1);
-    uint32_t left;
-    while ((left = atomic_load(&pool->pending)) != 0)
-        futex_wait(&pool->pending, left);
+    uint32_t gate;
+    while (!is_done(pool, gate = atomic_load(&pool->gate)))
+        futex_wait(&pool->gate, gate);
     atomic_store(&pool->waiting, 0);
 }
 
@@ -172,7 +210,8 @@ static void run(sfq_pool *pool, size_t n, size_t grain, bool dynamic, sfq_task_f
     pool->grain = grain;
     pool->dynamic = dynamic;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->pending, (uint32_t)pool->threads - 1, memory_order_relaxed);
+    pool->job = atomic_load_explicit(&pool->epoch, memory_order_relaxed) + 1;
+    atomic_store_explicit(&pool->gate, 0, memory_order_release);
     publish(pool);
     run_job(pool, 0);
     wait_for_workers(pool);
@@ -198,7 +237,7 @@ int sfq_pool_threads(const sfq_pool *pool)
 /* Ends and joins workers 1 .. started. */
 static void stop_workers(sfq_pool *pool, int started)
 {
-    pool->stop = true;
+    atomic_store_explicit(&pool->stop, true, memory_order_relaxed);
     publish(pool);
     for (int i = 1; i <= started; i++)
         pthread_join(pool->workers[i].thread, NULL);
@@ -251,6 +290,7 @@ sfq_status sfq_pool_open(sfq_pool **out, int threads, sfq_error *err)
                                "a thread pool");
     }
     pool->threads = threads;
+    atomic_store_explicit(&pool->gate, GATE_CLOSED, memory_order_relaxed);
     pool->spin = spin_turns(threads);
     pool->workers = workers;
     int errnum;

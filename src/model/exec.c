@@ -7,7 +7,8 @@
 #include "base/mem.h"
 
 enum {
-    SFQ_EXEC_ROUND = 16,      /* tokens: small batches of changing size do not reallocate */
+    SFQ_EXEC_ROUND = 16, /* tokens: small batches of changing size do not reallocate */
+    SFQ_RANGES_PER_THREAD = 4,
     SFQ_EXEC_INLINE = 1 << 15 /* multiply-adds below which waking the pool costs more */
 };
 
@@ -150,12 +151,7 @@ void sfq_exec_close(sfq_exec **exec)
 
 void sfq_exec_rows(sfq_exec *e, size_t n, size_t work, sfq_task_fn fn, void *ctx)
 {
-    if (n == 0)
-        return;
-    if (n == 1 || e->threads == 1 || n * work < SFQ_EXEC_INLINE)
-        fn(ctx, 0, n, 0);
-    else
-        sfq_pool_run(e->pool, n, 1, fn, ctx);
+    sfq_exec_uneven(e, n, work, sfq_max_size(1, n / (e->threads * SFQ_RANGES_PER_THREAD)), fn, ctx);
 }
 
 void sfq_exec_uneven(sfq_exec *e, size_t n, size_t work, size_t grain, sfq_task_fn fn, void *ctx)

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    SFQ_DECODE_ROWS = 32,  /* up to here one contiguous range of panels per worker */
+    SFQ_DECODE_ROWS = 32,  /* up to here all rows at once, cut along the panels */
     SFQ_TOKEN_BLOCK = 128, /* rows per item beyond that */
     SFQ_PANEL_CHUNK = 8,   /* panels per item at most */
     SFQ_ITEMS_PER_THREAD = 4,
@@ -91,8 +91,9 @@ static void sfq_linear_split(sfq_linear_job *job, size_t work)
         return;
     }
     if (job->m <= SFQ_DECODE_ROWS) {
+        size_t grain = job->panels / (e->threads * SFQ_ITEMS_PER_THREAD);
         job->chunks = job->panels;
-        sfq_pool_run(e->pool, job->panels, 1, sfq_linear_task, job);
+        sfq_pool_run_dynamic(e->pool, job->panels, sfq_max_size(1, grain), sfq_linear_task, job);
         return;
     }
     size_t wanted = e->threads * SFQ_ITEMS_PER_THREAD;
