@@ -1,8 +1,8 @@
 /* text/bpe.c - runs byte pair encoding on one word.
  *
  * A word is a doubly linked list of symbols; a priority queue of mergeable pairs, ordered by rank
- * and then position, gives the next merge, so a word of n symbols costs O(n log n) whatever it
- * holds. Two things make ordinary text fast without changing any result: a word is cut where no
+ * and then position (bpe_queue.h), gives the next merge, so a word of n symbols costs O(n log n) at
+ * worst. Two things make ordinary text fast without changing any result: a word is cut where no
  * merge can cross (the two characters stand side by side in no token that a merge makes), and the
  * ids of short pieces are remembered in a small direct-mapped cache that lives as long as one
  * encode call. */
@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "text/bpe_queue.h"
 
 #include <string.h>
 #include <xxhash.h>
@@ -35,8 +36,7 @@ typedef struct cached {
 struct sfq_bpe_scratch {
     symbol *symbols;
     size_t count, cap;
-    uint64_t *heap; /* rank << 32 | position, a 4-ary min-heap */
-    size_t heap_count, heap_cap;
+    sfq_bpe_queue queue;
     sfq_buf affixed; /* one character with prefix or suffix */
     cached *cache;
     sfq_buf cache_text;
@@ -59,7 +59,7 @@ void sfq_bpe_scratch_close(sfq_bpe_scratch **scratch)
     if (!*scratch)
         return;
     sfq_mem_free((*scratch)->symbols);
-    sfq_mem_free((*scratch)->heap);
+    sfq_bpe_queue_free(&(*scratch)->queue);
     sfq_buf_free(&(*scratch)->affixed);
     sfq_mem_free((*scratch)->cache);
     sfq_buf_free(&(*scratch)->cache_text);
@@ -160,74 +160,23 @@ static sfq_status split_symbols(const sfq_bpe *bpe, sfq_bpe_scratch *s, const ch
     return unknown ? add_symbol(s, bpe->unk, err) : SFQ_OK;
 }
 
-/* ---- the queue ---- */
+/* ---- merging ---- */
 
-static void sift_down(uint64_t *heap, size_t count, size_t at)
-{
-    uint64_t key = heap[at];
-    for (;;) {
-        size_t child = 4 * at + 1;
-        if (child >= count)
-            break;
-        size_t end = child + 4 < count ? child + 4 : count, least = child;
-        for (size_t i = child + 1; i < end; i++)
-            if (heap[i] < heap[least])
-                least = i;
-        if (heap[least] >= key)
-            break;
-        heap[at] = heap[least];
-        at = least;
-    }
-    heap[at] = key;
-}
-
-static sfq_status reserve_heap(sfq_bpe_scratch *s, size_t count, sfq_error *err)
-{
-    if (count <= s->heap_cap)
-        return SFQ_OK;
-    size_t cap = s->heap_cap == 0 ? 64 : s->heap_cap;
-    while (cap < count)
-        cap *= 2;
-    uint64_t *heap = sfq_mem_resize(s->heap, cap, sizeof(uint64_t));
-    if (!heap)
-        return sfq_fail_memory(err, cap * sizeof(uint64_t), "BPE queue");
-    s->heap = heap;
-    s->heap_cap = cap;
-    return SFQ_OK;
-}
-
-static void push(sfq_bpe_scratch *s, const sfq_bpe *bpe, uint32_t at)
+static sfq_status push(sfq_bpe_scratch *s, const sfq_bpe *bpe, uint32_t at, sfq_error *err)
 {
     const symbol *left = &s->symbols[at];
     const sfq_merge *merge = sfq_bpe_find_merge(bpe, left->id, s->symbols[left->next].id);
-    if (!merge)
-        return;
-    uint64_t key = (uint64_t)merge->rank << 32 | at;
-    size_t i = s->heap_count++;
-    for (; i > 0 && s->heap[(i - 1) / 4] > key; i = (i - 1) / 4)
-        s->heap[i] = s->heap[(i - 1) / 4];
-    s->heap[i] = key;
+    return merge ? sfq_bpe_queue_push(&s->queue, merge->rank, at, err) : SFQ_OK;
 }
 
-static uint64_t pop(sfq_bpe_scratch *s)
-{
-    uint64_t top = s->heap[0];
-    s->heap[0] = s->heap[--s->heap_count];
-    if (s->heap_count > 0)
-        sift_down(s->heap, s->heap_count, 0);
-    return top;
-}
-
-/* Merges until nothing is left to merge. Each merge removes a symbol and adds at most two entries,
- * so the queue never holds more than 3 * count of them. */
+/* Merges until nothing is left to merge. */
 static sfq_status merge_all(const sfq_bpe *bpe, sfq_bpe_scratch *s, sfq_error *err)
 {
-    s->heap_count = 0;
-    SFQ_TRY(reserve_heap(s, 3 * s->count, err));
+    uint64_t top;
+    SFQ_TRY(sfq_bpe_queue_begin(&s->queue, s->count, bpe->rank_count, err));
     for (uint32_t i = 0; i + 1 < s->count; i++)
-        push(s, bpe, i);
-    while (s->heap_count > 0) {
-        uint64_t top = pop(s);
+        SFQ_TRY(push(s, bpe, i, err));
+    while (sfq_bpe_queue_pop(&s->queue, &top)) {
         symbol *left = &s->symbols[(uint32_t)top];
         if (left->id == NONE || left->next == NONE)
             continue;
@@ -241,9 +190,9 @@ static sfq_status merge_all(const sfq_bpe *bpe, sfq_bpe_scratch *s, sfq_error *e
         if (left->next != NONE)
             s->symbols[left->next].prev = (uint32_t)top;
         if (left->prev != NONE)
-            push(s, bpe, left->prev);
+            SFQ_TRY(push(s, bpe, left->prev, err));
         if (left->next != NONE)
-            push(s, bpe, (uint32_t)top);
+            SFQ_TRY(push(s, bpe, (uint32_t)top, err));
     }
     return SFQ_OK;
 }

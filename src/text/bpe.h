@@ -19,6 +19,7 @@ typedef struct sfq_bpe {
     sfq_merge *merges; /* [mask + 1], hashed by the pair */
     size_t mask;
     int32_t *rank_ids; /* [merges]: id of the token that the merge of this rank makes */
+    size_t rank_count; /* merges */
     uint64_t *joints;  /* [joint_mask + 1]: neighbours inside the token of some merge */
     size_t joint_mask;
     uint64_t ascii_joints[128][2]; /* the same for two ASCII characters, one bit each */

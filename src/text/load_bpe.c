@@ -192,6 +192,7 @@ static sfq_status load_merges(sfq_bpe *bpe, const json_t *merges, const char *fi
     if (!bpe->merges || !bpe->rank_ids || !bpe->joints)
         return sfq_fail_memory(err, slots * sizeof(sfq_merge), "merges");
     bpe->mask = slots - 1;
+    bpe->rank_count = count;
     bpe->joint_mask = 1023;
     for (size_t i = 0; i < slots; i++)
         bpe->merges[i].rank = UINT32_MAX;

@@ -8,6 +8,7 @@
 #include "text/precompiled.h"
 
 #include "base/utf8.h"
+#include "text/unicode.h"
 
 #include <string.h>
 #include <utf8proc.h>
@@ -163,8 +164,9 @@ sfq_status sfq_precompiled_run(const sfq_precompiled *map, const char *s, size_t
     uint32_t last = sfq_utf8_next(s, n, &len);
     for (size_t i = len; i < n; i += len) {
         uint32_t next = sfq_utf8_next(s + i, n - i, &len);
-        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)next,
-                                             &state)) {
+        bool cut = utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)next,
+                                                    &state);
+        if (cut && !sfq_uni_is_new_mark(next)) {
             SFQ_TRY(map_grapheme(map, s + begin, i - begin, out, err));
             if (begin == 0)
                 *first = out->len - before;

@@ -14,12 +14,24 @@
 #define TRANSLATED_MAX (1 << 22)
 #define STACK_START 32768 /* of the JIT, bytes */
 #define STACK_MAX (1 << 20)
-#define HEAP_MAX_KIB (64 << 10) /* of the interpreter */
+#define COST_MIN 10000000
+#define COST_PER_BYTE 100
+#define HEAP_MAX_KIB (256 << 10) /* of the interpreter */
+
+/* Patterns of GPT-2, Llama 3 and Qwen 2, which nearly every model has: each takes a bounded number of
+ * passes over the text, so they run without the count. */
+static const char *const trusted[] = {
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"};
 
 struct sfq_regex {
     pcre2_general_context *memory;
     pcre2_code *code;
     bool jit;
+    bool counted;  /* its steps are, see count_cost */
     char name[96]; /* the beginning of the pattern, for errors */
 };
 
@@ -27,7 +39,21 @@ struct sfq_regex_scratch {
     pcre2_match_data *data;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
+    uint64_t cost; /* of the walk so far: items tried + bytes moved over */
+    uint64_t cost_max;
+    size_t position; /* at the last callout */
 };
+
+/* Called before each item of the pattern: what bounds the time, whatever the pattern does. (PCRE2's
+ * own limits do not count in the JIT's inner loops, nor across starting points.) */
+static int count_cost(pcre2_callout_block *block, void *ctx)
+{
+    sfq_regex_scratch *scratch = ctx;
+    size_t at = block->current_position, last = scratch->position;
+    scratch->cost += 1 + (at > last ? at - last : last - at);
+    scratch->position = at;
+    return scratch->cost > scratch->cost_max ? PCRE2_ERROR_MATCHLIMIT : 0;
+}
 
 static void *take(size_t n, void *ctx)
 {
@@ -39,6 +65,31 @@ static void give(void *p, void *ctx)
 {
     (void)ctx;
     sfq_mem_free(p);
+}
+
+static sfq_status compile_failed(const sfq_regex *regex, int code, const char *file,
+                                 const char *key, sfq_error *err)
+{
+    char message[128];
+    sfq_status status = SFQ_E_FORMAT;
+    if (code == PCRE2_ERROR_HEAP_FAILED)
+        return sfq_fail_memory(err, 0, "regular expression");
+    if (code == PCRE2_ERROR_PATTERN_TOO_LARGE || code == PCRE2_ERROR_PARENTHESES_NEST_TOO_DEEP)
+        status = SFQ_E_LIMIT;
+    else if (code == PCRE2_ERROR_LOOKBEHIND_NOT_FIXED_LENGTH ||
+             code == PCRE2_ERROR_UNKNOWN_UNICODE_PROPERTY)
+        status = SFQ_E_UNSUPPORTED;
+    pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof(message));
+    return sfq_fail_at(err, status, file, key, "%s: %s: \"%s\": %s", file, key, regex->name,
+                       message);
+}
+
+static bool is_trusted(const char *pattern)
+{
+    for (size_t i = 0; i < sizeof(trusted) / sizeof(*trusted); i++)
+        if (strcmp(pattern, trusted[i]) == 0)
+            return true;
+    return false;
 }
 
 static sfq_status compile(sfq_regex *regex, const sfq_buf *pattern, const char *file,
@@ -54,18 +105,13 @@ static sfq_status compile(sfq_regex *regex, const sfq_buf *pattern, const char *
     size_t at = 0;
     const char *text = pattern->data ? pattern->data : "";
     regex->code = pcre2_compile((PCRE2_SPTR)text, pattern->len,
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C |
+                                    (regex->counted ? PCRE2_AUTO_CALLOUT : 0),
                                 &code, &at, context);
-    if (!regex->code && code == PCRE2_ERROR_HEAP_FAILED) {
-        status = sfq_fail_memory(err, 0, "regular expression");
-    } else if (!regex->code) {
-        char message[128];
-        pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof(message));
-        status = sfq_fail_at(err, SFQ_E_FORMAT, file, key, "%s: %s: \"%s\": %s", file, key,
-                             regex->name, message);
-    } else {
+    if (!regex->code)
+        status = compile_failed(regex, code, file, key, err);
+    else
         regex->jit = pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE) == 0;
-    }
     pcre2_compile_context_free(context);
     return status;
 }
@@ -85,6 +131,7 @@ sfq_status sfq_regex_open(sfq_regex **out, const char *pattern, const char *file
         return sfq_fail_memory(err, sizeof(*regex), "regular expression");
     size_t shown = sfq_utf8_valid_prefix(pattern, strnlen(pattern, sizeof(regex->name) - 1));
     memcpy(regex->name, pattern, shown);
+    regex->counted = !is_trusted(pattern);
     regex->memory = pcre2_general_context_create(take, give, NULL);
     if (!regex->memory) {
         status = sfq_fail_memory(err, 0, "regular expression");
@@ -125,6 +172,8 @@ sfq_status sfq_regex_scratch_open(sfq_regex_scratch **out, const sfq_regex *rege
         return sfq_fail_memory(err, STACK_START, "regular expression");
     }
     pcre2_set_heap_limit(scratch->context, HEAP_MAX_KIB);
+    pcre2_set_match_limit(scratch->context, UINT32_MAX); /* count_cost bounds the work */
+    pcre2_set_callout(scratch->context, count_cost, scratch);
     if (scratch->stack)
         pcre2_jit_stack_assign(scratch->context, NULL, scratch->stack);
     return SFQ_OK;
@@ -143,15 +192,17 @@ void sfq_regex_scratch_close(sfq_regex_scratch **scratch)
 
 static int match(const sfq_regex_walk *walk)
 {
-    size_t rest = walk->n - walk->at;
-    uint32_t limit = rest > UINT32_MAX / 64 ? UINT32_MAX : 1000000 + 16 * (uint32_t)rest;
-    pcre2_set_match_limit(walk->scratch->context, limit);
+    sfq_regex_scratch *scratch = walk->scratch;
+    if (walk->last_end == SIZE_MAX && walk->at == 0) {
+        scratch->cost = 0;
+        scratch->cost_max = COST_MIN + (uint64_t)COST_PER_BYTE * walk->n;
+    }
+    scratch->position = walk->at;
     int rc = pcre2_match(walk->regex->code, (PCRE2_SPTR)walk->s, walk->n, walk->at,
-                         PCRE2_NO_UTF_CHECK, walk->scratch->data, walk->scratch->context);
+                         PCRE2_NO_UTF_CHECK, scratch->data, scratch->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its stack on the heap */
         rc = pcre2_match(walk->regex->code, (PCRE2_SPTR)walk->s, walk->n, walk->at,
-                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, walk->scratch->data,
-                         walk->scratch->context);
+                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, scratch->data, scratch->context);
     return rc;
 }
 

@@ -62,20 +62,36 @@ static sfq_status put_category(translation *t, const char *category)
     return put_news(t, category);
 }
 
-/* \w of Oniguruma: letters, marks, decimal digits, connectors, other alphabetic characters */
+/* The superscripts and fractions of Latin-1, which Oniguruma counts as word characters. */
+#define ODD_WORDS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+
+static sfq_status put_ranges(translation *t, const sfq_uni_range *ranges, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        SFQ_TRY(sfq_buf_addf(t->out, t->err, "\\x{%X}-\\x{%X}", ranges[i].first, ranges[i].last));
+    return SFQ_OK;
+}
+
+/* \w of Oniguruma: alphabetic characters, marks, decimal digits, connectors */
 static sfq_status put_word(translation *t)
 {
     static const char *const parts[] = {"L", "M", "Nl", "Nd", "Pc"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         SFQ_TRY(put_category(t, parts[i]));
-    return put(t, "\\p{Alphabetic}");
+    return put(t, ODD_WORDS "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"
+                            "\\x{1F170}-\\x{1F189}");
 }
 
 /* The complement of \w as ranges, for use inside a set. */
 static sfq_status put_not_word(translation *t)
 {
-    uint32_t next = 0;
+    uint32_t next = 0x100;
+    SFQ_TRY(put(t, "\\x{0}-\\x{2F}\\x{3A}-\\x{40}\\x{5B}-\\x{5E}\\x{60}\\x{7B}-\\x{A9}"
+                   "\\x{AB}-\\x{B1}\\x{B4}\\x{B6}-\\x{B8}\\x{BB}\\x{BF}\\x{D7}\\x{F7}"
+                   "\\x{200C}\\x{200D}"));
     for (size_t i = 0; i < sfq_uni_word_count; i++) {
+        if (sfq_uni_word[i].last < next)
+            continue;
         if (sfq_uni_word[i].first > next)
             SFQ_TRY(
                 sfq_buf_addf(t->out, t->err, "\\x{%X}-\\x{%X}", next, sfq_uni_word[i].first - 1));
@@ -89,15 +105,21 @@ static sfq_status put_posix(translation *t, const char *name, bool *known)
 {
     *known = true;
     if (strcmp(name, "alpha") == 0)
-        return put(t, "\\p{Alphabetic}");
-    if (strcmp(name, "alnum") == 0)
-        return put(t, "\\p{Alphabetic}\\p{Nd}");
+        return put_ranges(t, sfq_uni_alphabetic, sfq_uni_alphabetic_count);
+    if (strcmp(name, "alnum") == 0) {
+        SFQ_TRY(put_category(t, "Nd"));
+        return put_ranges(t, sfq_uni_alphabetic, sfq_uni_alphabetic_count);
+    }
     if (strcmp(name, "digit") == 0)
         return put_category(t, "Nd");
-    if (strcmp(name, "upper") == 0)
+    if (strcmp(name, "upper") == 0) {
+        SFQ_TRY(put_news(t, "Lu"));
         return put(t, "\\p{Uppercase}");
-    if (strcmp(name, "lower") == 0)
+    }
+    if (strcmp(name, "lower") == 0) {
+        SFQ_TRY(put_news(t, "Ll"));
         return put(t, "\\p{Lowercase}");
+    }
     if (strcmp(name, "space") == 0)
         return put(t, SPACES);
     if (strcmp(name, "blank") == 0)
@@ -116,6 +138,18 @@ static sfq_status put_posix(translation *t, const char *name, bool *known)
     }
     *known = false;
     return SFQ_OK;
+}
+
+static bool is_binary_property(const char *plain)
+{
+    static const char *const names[] = {
+        "any",   "alphabetic",           "uppercase",   "lowercase",        "whitespace",
+        "emoji", "extendedpictographic", "ideographic", "unifiedideograph", "dash",
+        "math"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strcmp(plain, names[i]) == 0)
+            return true;
+    return false;
 }
 
 /* \p{name}, \p{^name}, \P{name}: t->p is behind the p. */
@@ -152,8 +186,9 @@ static sfq_status property(translation *t, bool negated, bool in_set)
         SFQ_TRY(put(t, negated ? "[^" : "["));
     bool known;
     SFQ_TRY(put_posix(t, plain, &known));
-    if (!known) {
-        SFQ_TRY(sfq_buf_addf(t->out, t->err, "\\p{%s}", shown));
+    if (!known) { /* a bare script name means script extensions in PCRE2, the script here */
+        const char *kind = strlen(shown) > 2 && !is_binary_property(plain) ? "sc:" : "";
+        SFQ_TRY(sfq_buf_addf(t->out, t->err, "\\p{%s%s}", kind, shown));
         if (strlen(shown) <= 2)
             SFQ_TRY(put_news(t, shown));
         if (strcmp(plain, "han") == 0)

@@ -73,6 +73,14 @@ bool sfq_uni_is_nonspacing(uint32_t c)
     return c >= 0x300 && in_ranges(sfq_uni_nonspacing, sfq_uni_nonspacing_count, c);
 }
 
+bool sfq_uni_is_new_mark(uint32_t c)
+{
+    for (size_t i = 0; i < sfq_uni_news_count && sfq_uni_news[i].first <= c; i++)
+        if (c <= sfq_uni_news[i].last)
+            return sfq_uni_news[i].category[0] == 'M';
+    return false;
+}
+
 bool sfq_uni_is_chinese(uint32_t c)
 {
     return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||

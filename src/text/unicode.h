@@ -16,10 +16,11 @@ typedef struct sfq_uni_new {
 
 /* unicode_tables.c */
 extern const sfq_uni_range sfq_uni_punctuation[], sfq_uni_numeric[], sfq_uni_word[],
-    sfq_uni_other[], sfq_uni_mark[], sfq_uni_nonspacing[], sfq_uni_opaque[], sfq_uni_lower[];
+    sfq_uni_alphabetic[], sfq_uni_other[], sfq_uni_mark[], sfq_uni_nonspacing[], sfq_uni_opaque[],
+    sfq_uni_lower[];
 extern const size_t sfq_uni_punctuation_count, sfq_uni_numeric_count, sfq_uni_word_count,
-    sfq_uni_other_count, sfq_uni_mark_count, sfq_uni_nonspacing_count, sfq_uni_opaque_count,
-    sfq_uni_lower_count;
+    sfq_uni_alphabetic_count, sfq_uni_other_count, sfq_uni_mark_count, sfq_uni_nonspacing_count,
+    sfq_uni_opaque_count, sfq_uni_lower_count;
 extern const sfq_uni_new sfq_uni_news[];
 extern const size_t sfq_uni_news_count;
 
@@ -30,6 +31,7 @@ bool sfq_uni_is_word(uint32_t c);                      /* Whitespace, single_wor
 bool sfq_uni_is_other(uint32_t c);                     /* BertNormalizer.clean_text removes it */
 bool sfq_uni_is_mark(uint32_t c);                      /* StripAccents removes it */
 bool sfq_uni_is_nonspacing(uint32_t c);                /* BertNormalizer.strip_accents removes it */
+bool sfq_uni_is_new_mark(uint32_t c);                  /* a mark assigned after Unicode 14 */
 bool sfq_uni_is_chinese(uint32_t c);                   /* BertNormalizer.handle_chinese_chars */
 size_t sfq_uni_lowercase(uint32_t c, uint32_t out[2]); /* characters written, 1 or 2 */
 

@@ -9,6 +9,9 @@
 #include "base/utf8.h"
 
 #include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define UNK_PENALTY 10.0
@@ -68,6 +71,41 @@ static sfq_status build_trie(sfq_unigram *model, sfq_error *err)
     return SFQ_OK;
 }
 
+/* A score as serde_json reads it (tokenizers does not ask it for exact rounding): the digits as an
+ * integer, divided by a power of ten. That may miss the nearest double by one unit, which decides
+ * between segmentations of equal score. The digits are the shortest that name the double, which is
+ * what every writer of such files prints. */
+static double rust_score(double exact)
+{
+    char text[40];
+    char *end;
+    double magnitude = fabs(exact);
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*e", digits - 1, magnitude);
+        if (strtod(text, NULL) == magnitude)
+            break;
+    }
+    uint64_t digits = 0;
+    int exponent = 0;
+    for (end = text; *end != 'e' && *end != '\0'; end++)
+        if (*end >= '0' && *end <= '9') {
+            digits = digits * 10 + (uint64_t)(*end - '0');
+            exponent--;
+        }
+    exponent += 1 + (*end == 'e' ? (int)strtol(end + 1, NULL, 10) : 0);
+    while (digits != 0 && digits % 10 == 0) {
+        digits /= 10;
+        exponent++;
+    }
+    if (digits == 0 || abs(exponent) > 22 || !isfinite(exact))
+        return exact;
+    double power = 1.0; /* exact up to 10^22 */
+    for (int i = abs(exponent); i > 0; i--)
+        power *= 10.0;
+    double score = exponent < 0 ? (double)digits / power : (double)digits * power;
+    return exact < 0 ? -score : score;
+}
+
 static sfq_status load_pieces(sfq_unigram *model, sfq_vocab *vocab, const json_t *list,
                               const char *file, sfq_error *err)
 {
@@ -86,7 +124,7 @@ static sfq_status load_pieces(sfq_unigram *model, sfq_vocab *vocab, const json_t
         if (json_array_size(item) != 2 || !json_is_string(text) || !json_is_number(score))
             return sfq_fail_at(err, SFQ_E_FORMAT, file, "model.vocab",
                                "%s: model.vocab[%zu] is not [text, score]", file, i);
-        model->scores[i] = json_number_value(score);
+        model->scores[i] = rust_score(json_number_value(score));
         if (model->scores[i] < least)
             least = model->scores[i];
         SFQ_TRY(sfq_vocab_add(vocab, json_string_value(text), json_string_length(text), (int64_t)i,

@@ -123,6 +123,10 @@ def main():
     table("numeric", "Digits splits here", ranges(splitter(pre_tokenizers.Digits(True), 3)))
     table("word", "\\w of Whitespace and of single_word",
           ranges(splitter(pre_tokenizers.Whitespace(), 1)))
+    alpha = pre_tokenizers.Split(Regex("[[:alpha:]]"), "removed")
+    table("alphabetic", "[[:alpha:]] of patterns", ranges(
+        [c for c in POINTS
+         if not any(chr(c) in part for part, _ in alpha.pre_tokenize_str("1" + chr(c) + "1"))]))
     table("other", "removed by BertNormalizer's clean_text",
           ranges([c for c in POINTS if clean.normalize_str("a" + chr(c) + "b") == "ab"]))
     table("mark", "removed by StripAccents",
