@@ -122,11 +122,11 @@ static sfq_status merge_parts(const json_t *item, size_t i, const char *file, co
 }
 
 static sfq_status merge_unknown(const char *file, size_t i, const char *what, const char *text,
-                                sfq_error *err)
+                                size_t len, sfq_error *err)
 {
     return sfq_fail_at(err, SFQ_E_FORMAT, file, "model.merges",
-                       "%s: model.merges[%zu]: %s \"%.60s\" is not in the vocabulary", file, i,
-                       what, text);
+                       "%s: model.merges[%zu]: %s \"%.*s\" is not in the vocabulary", file, i, what,
+                       (int)(len < 60 ? len : 60), text);
 }
 
 /* Does the id stand for something else than the characters of its text? */
@@ -149,9 +149,9 @@ static sfq_status add_merge(sfq_bpe *bpe, sfq_buf *joined, const json_t *item, s
     int32_t left = sfq_vocab_find(bpe->vocab, a, a_len);
     int32_t right = sfq_vocab_find(bpe->vocab, b, b_len);
     if (left < 0)
-        return merge_unknown(file, i, "part", a, err);
+        return merge_unknown(file, i, "part", a, a_len, err);
     if (right < 0)
-        return merge_unknown(file, i, "part", b, err);
+        return merge_unknown(file, i, "part", b, b_len, err);
     if (b_len < bpe->prefix_len)
         return sfq_fail_at(err, SFQ_E_FORMAT, file, "model.merges",
                            "%s: model.merges[%zu]: \"%.60s\" is shorter than "
@@ -162,7 +162,7 @@ static sfq_status add_merge(sfq_bpe *bpe, sfq_buf *joined, const json_t *item, s
     SFQ_TRY(sfq_buf_add(joined, b + bpe->prefix_len, b_len - bpe->prefix_len, err));
     int32_t id = sfq_vocab_find(bpe->vocab, joined->data ? joined->data : "", joined->len);
     if (id < 0)
-        return merge_unknown(file, i, "result", joined->data ? joined->data : "", err);
+        return merge_unknown(file, i, "result", joined->data ? joined->data : "", joined->len, err);
     size_t slot = hash_pair((uint32_t)left, (uint32_t)right) & bpe->mask;
     while (bpe->merges[slot].rank != UINT32_MAX && !(bpe->merges[slot].left == (uint32_t)left &&
                                                      bpe->merges[slot].right == (uint32_t)right))

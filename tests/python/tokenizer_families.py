@@ -2,7 +2,6 @@
 of a tokenizer.json. Used by test_tokenizers.py (large vocabularies) and make_tokenizer_vectors.py
 (tiny ones)."""
 
-import base64
 import io
 import json
 import tempfile
@@ -182,14 +181,22 @@ def gemma(text, size):
 
 
 def charsmap(rule="nmt_nfkc"):
-    """SentencePiece's compiled character map, from a model trained for the purpose."""
+    """SentencePiece's compiled character map, from a model trained for the purpose. A dict makes a
+    small map of its own."""
     import sentencepiece
 
     model = io.BytesIO()
     lines = iter(["abcdefgh ijklmn opqrst uvwxyz"] * 20)
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines, model_writer=model, vocab_size=32, model_type="char",
-        normalization_rule_name=rule, minloglevel=2)
+    options = {"normalization_rule_name": rule}
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as tsv:
+        if isinstance(rule, dict):
+            for old, new in rule.items():
+                print(" ".join(f"{ord(c):X}" for c in old), " ".join(f"{ord(c):X}" for c in new),
+                      sep="\t", file=tsv, flush=True)
+            options = {"normalization_rule_tsv": tsv.name}
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=model, vocab_size=32, model_type="char",
+            minloglevel=2, **options)
     return proto_charsmap(model.getvalue())
 
 
@@ -248,8 +255,8 @@ def unigram(text, size, normalizer, pre, decoder, byte_fallback=False):
     return finish(tokenizer, edit)
 
 
-def t5(text, size):
-    norm = normalizers.Sequence([normalizers.Precompiled(charsmap()),
+def t5(text, size, rule="nmt_nfkc"):
+    norm = normalizers.Sequence([normalizers.Precompiled(charsmap(rule)),
                                  normalizers.Replace(Regex(" {2,}"), "\u2581")])
     pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     return unigram(text, size, norm, pre, decoders.Metaspace())
