@@ -56,6 +56,10 @@ static sfq_status size_model(sfq_bench_model *m, const sfq_bench_options *o, sfq
         return sfq_fail(err, SFQ_E_LIMIT, "%s has %d positions: no room to generate %d tokens",
                         m->engine->path, positions, generate);
     int prompt = o->prompt_tokens < positions - generate ? o->prompt_tokens : positions - generate;
+    if (prompt < o->prompt_tokens)
+        sfq_hooks_log(&o->hooks, SFQ_LOG_NOTE,
+                      "%s: prompts of %d tokens, its positions allow no more", m->engine->path,
+                      prompt);
     m->prompt = (size_t)prompt;
     m->generate = (size_t)generate;
     m->batch = (size_t)o->batch;

