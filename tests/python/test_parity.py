@@ -276,8 +276,9 @@ def test_ragged_artifact(build, forward_tool, tmp_path, family):
     sfq = build / "bin" / "sfq"
     if not sfq.exists():
         pytest.skip(f"{sfq} is not built")
-    oracle = ragged_llama(tmp_path / "m", True) if family == "llama" else ragged_bert(tmp_path / "m")
-    done = subprocess.run([sfq, "compress", tmp_path / "m", "-o", tmp_path / "packed", "--prune",
+    directory = tmp_path / "m"
+    oracle = ragged_llama(directory, True) if family == "llama" else ragged_bert(directory)
+    done = subprocess.run([sfq, "compress", directory, "-o", tmp_path / "packed", "--prune",
                            "0", "--steps", "0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sequences = prompts(97, LENGTHS, seed=6)
