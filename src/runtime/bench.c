@@ -56,10 +56,6 @@ static sfq_status size_model(sfq_bench_model *m, const sfq_bench_options *o, sfq
         return sfq_fail(err, SFQ_E_LIMIT, "%s has %d positions: no room to generate %d tokens",
                         m->engine->path, positions, generate);
     int prompt = o->prompt_tokens < positions - generate ? o->prompt_tokens : positions - generate;
-    if (prompt < o->prompt_tokens)
-        sfq_hooks_log(&o->hooks, SFQ_LOG_NOTE,
-                      "%s: prompts of %d tokens, its positions allow no more", m->engine->path,
-                      prompt);
     m->prompt = (size_t)prompt;
     m->generate = (size_t)generate;
     m->batch = (size_t)o->batch;
@@ -200,6 +196,9 @@ static sfq_status measure_alone(const char *path, const sfq_bench_options *o,
     sfq_status status = SFQ_OK;
     reset_peak();
     SFQ_DO(open_model(&m, path, o, err));
+    if (m.prompt < (size_t)o->prompt_tokens)
+        sfq_hooks_log(&o->hooks, SFQ_LOG_NOTE,
+                      "%s: prompts of %zu tokens, its positions allow no more", path, m.prompt);
     SFQ_DO(run_round(&m, -1, &o->hooks, err));
     result->peak_rss_bytes = sfq_memory_peak();
 done:
