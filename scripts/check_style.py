@@ -79,8 +79,11 @@ def check_format(paths, report):
     except FileNotFoundError:
         report(ROOT / ".clang-format", 1, "clang-format is missing: see scripts/packages-lint")
         return
-    for line in re.findall(r"^(\S+?):(\d+):\d+: error", done.stderr, re.M):
-        report(pathlib.Path(line[0]), int(line[1]), "clang-format would change this")
+    places = {}
+    for name, line in re.findall(r"^(\S+?):(\d+):\d+: error", done.stderr, re.M):
+        places.setdefault(name, []).append(int(line))
+    for name, lines in places.items():
+        report(pathlib.Path(name), lines[0], f"clang-format would change {len(lines)} places")
 
 
 def main():
