@@ -25,23 +25,23 @@ extern "C" {
 #define SFQ_VERSION_STRING "0.1.0"
 
 /* X(name, value, exit status of the command line, text) */
-#define SFQ_STATUS_MAP(X)                                                                          \
-    X(OK, 0, 0, "ok")                                                                              \
-    X(E_ARGUMENT, -10, 2, "bad argument")                                                          \
-    X(E_IO, -20, 1, "input/output failed")                                                         \
-    X(E_NOT_FOUND, -21, 2, "not found")                                                            \
-    X(E_EXISTS, -22, 2, "already exists")                                                          \
-    X(E_NO_SPACE, -23, 6, "no space left")                                                         \
-    X(E_FORMAT, -30, 2, "damaged or malformed file")                                               \
-    X(E_CHECKSUM, -31, 2, "checksum differs")                                                      \
-    X(E_DATA, -32, 2, "bad data")                                                                  \
-    X(E_LIMIT, -33, 2, "beyond a limit")                                                           \
-    X(E_MEMORY, -40, 6, "out of memory")                                                           \
-    X(E_UNSUPPORTED, -50, 5, "not supported")                                                      \
-    X(E_NUMERIC, -60, 2, "not a finite number")                                                    \
-    X(E_GUARD, -70, 3, "accuracy guard tripped")                                                   \
-    X(E_INFEASIBLE, -71, 4, "budget infeasible")                                                   \
-    X(E_INTERRUPTED, -80, 130, "interrupted")                                                      \
+#define SFQ_STATUS_MAP(X)                            \
+    X(OK, 0, 0, "ok")                                \
+    X(E_ARGUMENT, -10, 2, "bad argument")            \
+    X(E_IO, -20, 1, "input/output failed")           \
+    X(E_NOT_FOUND, -21, 2, "not found")              \
+    X(E_EXISTS, -22, 2, "already exists")            \
+    X(E_NO_SPACE, -23, 6, "no space left")           \
+    X(E_FORMAT, -30, 2, "damaged or malformed file") \
+    X(E_CHECKSUM, -31, 2, "checksum differs")        \
+    X(E_DATA, -32, 2, "bad data")                    \
+    X(E_LIMIT, -33, 2, "beyond a limit")             \
+    X(E_MEMORY, -40, 6, "out of memory")             \
+    X(E_UNSUPPORTED, -50, 5, "not supported")        \
+    X(E_NUMERIC, -60, 2, "not a finite number")      \
+    X(E_GUARD, -70, 3, "accuracy guard tripped")     \
+    X(E_INFEASIBLE, -71, 4, "budget infeasible")     \
+    X(E_INTERRUPTED, -80, 130, "interrupted")        \
     X(E_INTERNAL, -90, 1, "internal error")
 
 typedef enum sfq_status {
@@ -57,7 +57,8 @@ SFQ_API const char *sfq_status_text(sfq_status status);
 SFQ_API int sfq_status_exit(sfq_status status);
 
 /* Filled by a call that fails; owned by the caller, who may pass NULL. The message is one printable
- * line that says what, where and what to do next. file and tensor are "" where they do not apply. */
+ * line that says what, where and what to do next. file and tensor are "" where they do not
+ * apply. */
 typedef struct sfq_error {
     sfq_status code;
     char message[512];
@@ -99,10 +100,10 @@ typedef struct sfq_environment {
     const char *isa;          /* the best kernel set in use: "ref", "avx2", ... */
     const char *isa_detected; /* what the processor offers before SFQ_MAX_ISA */
     char cpu[96];
-    int threads;        /* the default thread count */
+    int threads; /* the default thread count */
     int threads_affinity;
-    int threads_cores;  /* physical cores in the affinity set */
-    double threads_quota; /* cgroup quota in processors, 0 without one */
+    int threads_cores;         /* physical cores in the affinity set */
+    double threads_quota;      /* cgroup quota in processors, 0 without one */
     uint64_t memory_available; /* bytes: the lesser of MemAvailable and the cgroup's rest */
     char libraries[192];       /* "jansson 2.14, PCRE2 10.42, ..." */
 } sfq_environment;

@@ -15,13 +15,13 @@ typedef struct sfq_bits_rule {
 
 typedef struct sfq_compress_options {
     size_t struct_size;
-    const char *model;  /* directory or Hub id */
-    const char *output; /* directory; must not exist unless force */
-    const char *recipe; /* "sfq" */
-    double prune;       /* share of the prunable blocks; 0 is what this version can do */
-    int bits;           /* 2..8, matrices of the blocks and poolers */
-    int embedding_bits; /* 2..8, embedding tables and language-model heads */
-    int steps;          /* recalibration steps; 0 is what this version can do */
+    const char *model;       /* directory or Hub id */
+    const char *output;      /* directory; must not exist unless force */
+    const char *recipe;      /* "sfq" */
+    double prune;            /* share of the prunable blocks; 0 is what this version can do */
+    int bits;                /* 2..8, matrices of the blocks and poolers */
+    int embedding_bits;      /* 2..8, embedding tables and language-model heads */
+    int steps;               /* recalibration steps; 0 is what this version can do */
     const char *const *keep; /* regexes: these tensors stay dense */
     size_t keep_count;
     const sfq_bits_rule *bits_for; /* the last rule that matches wins, above bits */
@@ -59,7 +59,7 @@ typedef struct sfq_compress_result {
     char metric[24];
     double baseline, compressed, drop;
     double seconds;
-    char stopped_by[16]; /* "done" or "time" */
+    char stopped_by[16];                         /* "done" or "time" */
     uint64_t plan_memory_bytes, plan_disk_bytes; /* estimated before starting */
     double plan_seconds;
 } sfq_compress_result;

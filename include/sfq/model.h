@@ -15,9 +15,9 @@ typedef struct sfq_model sfq_model;
 
 typedef struct sfq_model_options {
     size_t struct_size;
-    int threads;       /* 0: min(affinity, cgroup quota, physical cores); else 1..256 */
-    bool verify;       /* check the artifact's checksums while opening */
-    bool header_only;  /* describe only: no tokenizer, no weights bound; computing calls refuse */
+    int threads;      /* 0: min(affinity, cgroup quota, physical cores); else 1..256 */
+    bool verify;      /* check the artifact's checksums while opening */
+    bool header_only; /* describe only: no tokenizer, no weights bound; computing calls refuse */
     sfq_hooks hooks;
 } sfq_model_options;
 
@@ -38,10 +38,10 @@ typedef enum sfq_head_kind {
 } sfq_head_kind;
 
 typedef struct sfq_layer_info {
-    int heads;    /* query heads that this layer keeps */
+    int heads; /* query heads that this layer keeps */
     int kv_heads;
-    int ffn;      /* FFN width */
-    double bits;  /* stored bits per weight of the layer's matrices, padding and scales counted */
+    int ffn;     /* FFN width */
+    double bits; /* stored bits per weight of the layer's matrices, padding and scales counted */
 } sfq_layer_info;
 
 typedef struct sfq_model_info {
@@ -49,16 +49,16 @@ typedef struct sfq_model_info {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *family;       /* "llama" */
     sfq_head_kind head;
-    bool compressed;             /* an sfq artifact */
-    uint64_t parameters;         /* as stored now, tied ones once */
-    uint64_t bytes;              /* all weight files */
-    double bits_per_parameter;   /* 8 * bytes / original_parameters */
+    bool compressed;           /* an sfq artifact */
+    uint64_t parameters;       /* as stored now, tied ones once */
+    uint64_t bytes;            /* all weight files */
+    double bits_per_parameter; /* 8 * bytes / original_parameters */
     uint64_t original_parameters;
-    uint64_t original_bytes;     /* 2 * original_parameters */
-    double reduction;            /* 1 - bytes / original_bytes */
-    double scale_overhead;       /* scales / quantized weights without padding; 0 for dense */
-    uint64_t macs_per_token;     /* multiply-adds in the matrices for one token */
-    int activation_bits;         /* widest integer activations in use; 32 for dense (float) */
+    uint64_t original_bytes; /* 2 * original_parameters */
+    double reduction;        /* 1 - bytes / original_bytes */
+    double scale_overhead;   /* scales / quantized weights without padding; 0 for dense */
+    uint64_t macs_per_token; /* multiply-adds in the matrices for one token */
+    int activation_bits;     /* widest integer activations in use; 32 for dense (float) */
     int layers;
     int vocab;
     int max_positions;

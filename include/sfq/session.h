@@ -105,10 +105,10 @@ typedef struct sfq_eval_options {
     const char *split; /* default "dev" */
     const char *const *text_files;
     size_t text_count;
-    int context;          /* tokens per chunk; 0: min(model's positions, 2048) */
-    int batch;            /* sequences per batch; 0: chosen. Never changes a result. */
-    uint64_t max_tokens;  /* text: stop after so many scored tokens; 0: all */
-    sfq_model *against;   /* reference for KL, same-top-1 and flips; NULL: none */
+    int context;         /* tokens per chunk; 0: min(model's positions, 2048) */
+    int batch;           /* sequences per batch; 0: chosen. Never changes a result. */
+    uint64_t max_tokens; /* text: stop after so many scored tokens; 0: all */
+    sfq_model *against;  /* reference for KL, same-top-1 and flips; NULL: none */
     sfq_hooks hooks;
 } sfq_eval_options;
 

@@ -1,11 +1,11 @@
-/* compress/arrange.c - sorting FFN neurons by range. A neuron is a row of gate and up, an element of
- * their biases, and a column of down; moving all of them together changes no result, bit by bit
+/* compress/arrange.c - sorting FFN neurons by range. A neuron is a row of gate and up, an element
+ * of their biases, and a column of down; moving all of them together changes no result, bit by bit
  * of the weights (M5, M10 of the method notes: clusters of columns of like range, for free).
  *
- * Two kinds of cluster mix neurons. Where K < 334, several rows of gate and up share a scale: neurons
- * are sorted by the product of their rows' largest weights. Where down has several segments, a
- * scale covers a run of columns: neurons are sorted by their column's root mean square. Else the
- * order is left alone. */
+ * Two kinds of cluster mix neurons. Where K < 334, several rows of gate and up share a scale:
+ * neurons are sorted by the product of their rows' largest weights. Where down has several
+ * segments, a scale covers a run of columns: neurons are sorted by their column's root mean square.
+ * Else the order is left alone. */
 #include "compress/arrange.h"
 
 #include "base/ck.h"

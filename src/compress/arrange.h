@@ -1,5 +1,5 @@
-/* compress/arrange.h - the order of a layer's FFN neurons in the artifact. Any order computes the same
- * function; one that puts neurons of like range side by side lets clusters lose less. */
+/* compress/arrange.h - the order of a layer's FFN neurons in the artifact. Any order computes the
+ * same function; one that puts neurons of like range side by side lets clusters lose less. */
 #ifndef SFQ_COMPRESS_ARRANGE_H
 #define SFQ_COMPRESS_ARRANGE_H
 

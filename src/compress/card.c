@@ -1,5 +1,5 @@
-/* compress/card.c - README.md: what the artifact is, what it was made from, under which licence, how
- * large it is, and what was measured. Nothing that was not measured is claimed. */
+/* compress/card.c - README.md: what the artifact is, what it was made from, under which licence,
+ * how large it is, and what was measured. Nothing that was not measured is claimed. */
 #include "compress/report.h"
 
 #include "base/mem.h"

@@ -1,5 +1,5 @@
-/* compress/copy.c - copies by a list of names and never by what a directory happens to hold: nothing
- * unknown travels on, no pickle, no script. */
+/* compress/copy.c - copies by a list of names and never by what a directory happens to hold:
+ * nothing unknown travels on, no pickle, no script. */
 #include "compress/copy.h"
 
 #include "base/mem.h"

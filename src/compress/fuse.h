@@ -1,5 +1,5 @@
-/* compress/fuse.h - one matrix at a time: rows to panels, panels to clusters, clusters to a scale and
- * codes. The unit of work is a panel, so a result never depends on the thread count. */
+/* compress/fuse.h - one matrix at a time: rows to panels, panels to clusters, clusters to a scale
+ * and codes. The unit of work is a panel, so a result never depends on the thread count. */
 #ifndef SFQ_COMPRESS_FUSE_H
 #define SFQ_COMPRESS_FUSE_H
 

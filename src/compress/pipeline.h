@@ -7,8 +7,8 @@
 
 #include <sfq/compress.h>
 
-/* Measuring is the runtime's business, which this folder does not know: the API passes it in. dir is
- * a model directory (the original, or the artifact while still temporary). value in the metric's
+/* Measuring is the runtime's business, which this folder does not know: the API passes it in. dir
+ * is a model directory (the original, or the artifact while still temporary). value in the metric's
  * own unit. */
 typedef struct sfq_measure {
     void *ud;

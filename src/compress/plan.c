@@ -1,7 +1,7 @@
 /* compress/plan.c - one decision per tensor, in one pass over the data, before anything is written.
- * Which tensors are packed, at how many bits, with what scale dtype and activation width follows from
- * names, roles and the largest weights alone; so do all sizes. The size of the file is not computed
- * here a second time: the same declarations go to the same writer that emit uses. */
+ * Which tensors are packed, at how many bits, with what scale dtype and activation width follows
+ * from names, roles and the largest weights alone; so do all sizes. The size of the file is not
+ * computed here a second time: the same declarations go to the same writer that emit uses. */
 #include "compress/plan.h"
 
 #include "base/ck.h"

@@ -1,8 +1,8 @@
 /* compress/scale.c - the search for a cluster's scale.
  *
  * Codes are full-range symmetric: q in [-2^(b-1), 2^(b-1)-1], and the scale is signed, so that the
- * long side of the range can serve whichever sign the cluster leans to. For a scale s the best codes
- * are q = clamp(rint(w/s)); for codes q the best scale is the least-squares one,
+ * long side of the range can serve whichever sign the cluster leans to. For a scale s the best
+ * codes are q = clamp(rint(w/s)); for codes q the best scale is the least-squares one,
  *     s = sum omega w q / sum omega q^2,
  * (M9 of the method notes; the alternation is Lloyd's, "Least squares quantization in PCM", 1982).
  * The error over s is rough - each s rounds every weight anew - so a grid finds the valley and the

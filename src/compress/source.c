@@ -1,5 +1,5 @@
-/* compress/source.c - opening the model, and the reader that hides how a family stores a matrix. The
- * files are mapped: what is read streams through the page cache and takes no memory of ours. */
+/* compress/source.c - opening the model, and the reader that hides how a family stores a matrix.
+ * The files are mapped: what is read streams through the page cache and takes no memory of ours. */
 #include "compress/source.h"
 
 #include "base/ck.h"

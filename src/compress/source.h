@@ -22,16 +22,16 @@ typedef struct sfq_source {
 sfq_status sfq_source_open(sfq_source **out, const sfq_compress_options *options, sfq_error *err);
 void sfq_source_close(sfq_source **source);
 
-/* ARGUMENT when writing (or replacing) `output` would touch the source: the same directory under any
- * name, or a directory that holds it. */
+/* ARGUMENT when writing (or replacing) `output` would touch the source: the same directory under
+ * any name, or a directory that holds it. */
 sfq_status sfq_source_guard(const sfq_source *source, const char *output, sfq_error *err);
 
 /* What to call the model where paths have no place: the Hub id, or the directory's own name.
  * Freed with sfq_mem_free; NULL: out of memory. */
 char *sfq_source_title(const sfq_source *source, const char *model);
 
-/* Rows [row, row + rows) of a matrix, as [N, K] has them, into dst [rows, K]. With an order, place n
- * holds the file's row order[n]. */
+/* Rows [row, row + rows) of a matrix, as [N, K] has them, into dst [rows, K]. With an order, place
+ * n holds the file's row order[n]. */
 void sfq_source_rows(float *dst, const sfq_module *module, const sfq_tensor *weight,
                      const uint32_t *order, size_t row, size_t rows);
 

@@ -61,15 +61,15 @@ typedef struct sfq_qgemm_args {
     size_t m;
     float *y; /* [M, ldy]; may be NULL when raw is set */
     size_t ldy;
-    int32_t *raw; /* [M, segments, N] exact acc for the checks, or NULL */
+    int32_t *raw;  /* [M, segments, N] exact acc for the checks, or NULL */
     void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned, one per worker */
 } sfq_qgemm_args;
 
 /* ---- float matrices ------------------------------------------------------------------------ */
 
-/* y[m, n] = bias[n] + sum_k x[m,k] * w[n,k], float accumulation in an order that depends on K alone.
- * w is row-major [N, K] of F32, F16 or BF16, as it lies in the file (2-byte aligned at least). Rows
- * n in [n_begin, n_end). */
+/* y[m, n] = bias[n] + sum_k x[m,k] * w[n,k], float accumulation in an order that depends on K
+ * alone. w is row-major [N, K] of F32, F16 or BF16, as it lies in the file (2-byte aligned at
+ * least). Rows n in [n_begin, n_end). */
 typedef struct sfq_gemm_args {
     const void *w;
     sfq_dtype dtype;
@@ -132,7 +132,8 @@ typedef struct sfq_kernels {
     /* pairs (x[i], x[i + rot/2]) of the first rot elements are rotated: cos/sin [rot/2] */
     void (*rope)(float *x, const float *cos, const float *sin, size_t rot);
     void (*act)(sfq_activation kind, float *x, size_t n);
-    void (*act_mul)(sfq_activation kind, float *gate, const float *up, size_t n); /* gate = act(gate)*up */
+    /* gate = act(gate) * up */
+    void (*act_mul)(sfq_activation kind, float *gate, const float *up, size_t n);
     void (*add)(float *y, const float *x, size_t n); /* y += x */
     /* decode one output's K weights of a packed matrix (embedding look-up): y [K] */
     void (*unpack_row)(float *y, const uint8_t *panel, int bits, const float *panel_scales,

@@ -1,5 +1,5 @@
-/* text/added_tokens.h - the tokens that tokenizer.json adds to the model's: found in the text before
- * anything else happens (or after normalization, where they say so) and never cut. */
+/* text/added_tokens.h - the tokens that tokenizer.json adds to the model's: found in the text
+ * before anything else happens (or after normalization, where they say so) and never cut. */
 #ifndef SFQ_TEXT_ADDED_TOKENS_H
 #define SFQ_TEXT_ADDED_TOKENS_H
 

@@ -1,5 +1,5 @@
-/* text/decoder.c - runs the chain of decoders over the texts of the tokens: each step reads one list
- * of texts and writes the next. */
+/* text/decoder.c - runs the chain of decoders over the texts of the tokens: each step reads one
+ * list of texts and writes the next. */
 #include "text/decoder.h"
 
 #include "base/mem.h"

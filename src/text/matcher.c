@@ -1,7 +1,7 @@
 /* text/matcher.c - Aho-Corasick (1975, "Efficient string matching") run backwards: the automaton of
  * the reversed strings reads the text from its end, so that its state tells at each position the
- * longest string that *begins* there. Leftmost-longest matches are then picked from the front. Linear
- * in the text for any set of strings. */
+ * longest string that *begins* there. Leftmost-longest matches are then picked from the front.
+ * Linear in the text for any set of strings. */
 #include "base/mem.h"
 #include "text/added_tokens.h"
 

@@ -1,5 +1,5 @@
-/* text/postprocessor.c - reads a post-processor. BertProcessing, RobertaProcessing and ByteLevel are
- * templates too, so a pair of templates (one sequence, two sequences) is all that is kept. */
+/* text/postprocessor.c - reads a post-processor. BertProcessing, RobertaProcessing and ByteLevel
+ * are templates too, so a pair of templates (one sequence, two sequences) is all that is kept. */
 #include "text/postprocessor.h"
 
 #include "base/json.h"

@@ -1,5 +1,5 @@
-/* text/postprocessor.h - the post-processor of tokenizer.json: which special tokens stand around one
- * sequence or a pair, and the token types. */
+/* text/postprocessor.h - the post-processor of tokenizer.json: which special tokens stand around
+ * one sequence or a pair, and the token types. */
 #ifndef SFQ_TEXT_POSTPROCESSOR_H
 #define SFQ_TEXT_POSTPROCESSOR_H
 

@@ -88,8 +88,8 @@ void sfq_precompiled_close(sfq_precompiled *map)
     *map = (sfq_precompiled){0};
 }
 
-/* Darts-clone units: 8 bits of label (bit 31 set on values), bit 8: a value follows, bits 10 and up:
- * offset, shifted by 8 more when bit 9 is set. */
+/* Darts-clone units: 8 bits of label (bit 31 set on values), bit 8: a value follows, bits 10 and
+ * up: offset, shifted by 8 more when bit 9 is set. */
 static size_t unit_offset(uint32_t unit)
 {
     return (size_t)(unit >> 10) << ((unit & 0x200u) >> 6);

@@ -1,6 +1,6 @@
 /* text/pretokenizer.h - the pre-tokenizer of tokenizer.json: a chain of steps that cut a text into
- * words (and may rewrite them). Each step hands its pieces straight to the next one, depth first, so
- * nothing but the current piece is held. */
+ * words (and may rewrite them). Each step hands its pieces straight to the next one, depth first,
+ * so nothing but the current piece is held. */
 #ifndef SFQ_TEXT_PRETOKENIZER_H
 #define SFQ_TEXT_PRETOKENIZER_H
 

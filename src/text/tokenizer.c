@@ -215,8 +215,8 @@ static sfq_status encode_one(const sfq_tokenizer *t, const char *text, size_t n,
     return status;
 }
 
-/* Lengths after truncation to `room` ids: the longer sequence is cut first, then both to halves, the
- * odd one going to the longer (tokenizers' longest_first). */
+/* Lengths after truncation to `room` ids: the longer sequence is cut first, then both to halves,
+ * the odd one going to the longer (tokenizers' longest_first). */
 static void truncate_pair(size_t *a, size_t *b, size_t room)
 {
     if (*a + *b <= room)

@@ -22,14 +22,15 @@ sfq_status sfq_tokenizer_parse(sfq_tokenizer **out, const char *file, const char
                                size_t bytes, sfq_error *err);
 void sfq_tokenizer_close(sfq_tokenizer **tokenizer);
 
-/* Thread-safe. text must be UTF-8 (DATA names the offset). pair NULL: single sequence. max_tokens 0:
- * no truncation; else pairs are cut longest first so that the whole (specials included) fits. */
+/* Thread-safe. text must be UTF-8 (DATA names the offset). pair NULL: single sequence. max_tokens
+ * 0: no truncation; else pairs are cut longest first so that the whole (specials included) fits. */
 sfq_status sfq_tokenizer_encode(const sfq_tokenizer *tokenizer, const char *text, size_t bytes,
                                 const char *pair, size_t pair_bytes, bool special,
                                 size_t max_tokens, sfq_encoding *out, sfq_error *err);
 void sfq_encoding_clear(sfq_encoding *encoding);
 
-/* The decoder's text of ids, NUL-terminated, sfq_mem_free. Ids outside the vocabulary are skipped. */
+/* The decoder's text of ids, NUL-terminated, sfq_mem_free. Ids outside the vocabulary are
+ * skipped. */
 sfq_status sfq_tokenizer_decode(const sfq_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                 bool skip_special, char **text, size_t *bytes, sfq_error *err);
 int32_t sfq_tokenizer_vocab_end(const sfq_tokenizer *tokenizer);               /* highest id + 1 */

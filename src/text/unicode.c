@@ -1,8 +1,8 @@
 /* text/unicode.c - looks characters up in the class tables and applies normalization forms.
  *
  * utf8proc knows the decompositions, combining classes and compositions; the order of marks is
- * sorted here, because its own bubble sort is quadratic in a run of marks. Characters that got their
- * decomposition or class after the Unicode version of tokenizers' normalizer ("opaque") end a
+ * sorted here, because its own bubble sort is quadratic in a run of marks. Characters that got
+ * their decomposition or class after the Unicode version of tokenizers' normalizer ("opaque") end a
  * segment and pass as they are, which is what an unknown starter does. */
 #include "text/unicode.h"
 

@@ -1,5 +1,6 @@
 /* text/unicode_tables.c - character classes, as tokenizers 0.23.3 has them.
  * Made by tests/python/make_unicode_tables.py; not edited by hand. */
+/* clang-format off */
 #include "text/unicode.h"
 
 /* Punctuation and BertPreTokenizer split here */

@@ -228,7 +228,8 @@ def on_terminal(words, env=None):
 
 class Streams(Case):
     def bench(self):
-        return ["bench", NOVELS, "--prompt-tokens", "64", "--generate-tokens", "32", "--rounds", "1"]
+        return ["bench", NOVELS, "--prompt-tokens", "64", "--generate-tokens", "32", "--rounds",
+                "1"]
 
     def test_stdin(self):
         words = ["-n", "6", "--ignore-eos"]

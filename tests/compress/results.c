@@ -1,6 +1,6 @@
-/* compress_results FILE.csv: compresses the models of the repository at 8 to 2 bits and compares size
- * and relative weight error with the committed table. compress_results --write FILE.csv writes the
- * table anew; the difference is for a reviewer to judge. */
+/* compress_results FILE.csv: compresses the models of the repository at 8 to 2 bits and compares
+ * size and relative weight error with the committed table. compress_results --write FILE.csv writes
+ * the table anew; the difference is for a reviewer to judge. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "compress/emit.h"

@@ -34,7 +34,8 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- what is done under faults; *result stands for everything that was computed --------------- */
+/* ---- what is done under faults; *result stands for everything that was computed
+ * --------------- */
 
 typedef sfq_status (*scenario)(double *result, sfq_error *err);
 
@@ -107,7 +108,8 @@ static sfq_status do_open(double *result, sfq_error *err)
     return status;
 }
 
-/* ---- faults ----------------------------------------------------------------------------------- */
+/* ---- faults
+ * ----------------------------------------------------------------------------------- */
 
 static void fail_at(scenario run, unsigned long n, double want)
 {

@@ -156,7 +156,8 @@ void check_untouched(const void *p, size_t bytes, const char *what)
     }
 }
 
-/* Processor time of this thread: a busy machine takes the processor away, but that is not counted. */
+/* Processor time of this thread: a busy machine takes the processor away, but that is not
+ * counted. */
 static double now(void)
 {
     struct timespec t;

@@ -102,8 +102,8 @@ def new_categories():
     out = []
     for name in names:
         split = pre_tokenizers.Split(Regex(r"\p{%s}" % name), "removed")
-        new = [c for c in POINTS if unicodedata.category(chr(c)) == "Cn"
-               and not any(chr(c) in part for part, _ in split.pre_tokenize_str("a" + chr(c) + "b"))]
+        new = [c for c in POINTS if unicodedata.category(chr(c)) == "Cn" and not any(
+            chr(c) in part for part, _ in split.pre_tokenize_str("a" + chr(c) + "b"))]
         out += [(first, last, name) for first, last in ranges(new)]
     return sorted(out)
 
@@ -117,6 +117,7 @@ def main():
     print("/* text/unicode_tables.c - character classes, as tokenizers " +
           __import__("tokenizers").__version__ + " has them.\n"
           " * Made by tests/python/make_unicode_tables.py; not edited by hand. */\n"
+          "/* clang-format off */\n"
           '#include "text/unicode.h"')
     table("punctuation", "Punctuation and BertPreTokenizer split here",
           ranges(splitter(pre_tokenizers.Punctuation(), 3)))
@@ -140,7 +141,8 @@ def main():
     print("\n/* assigned after Unicode 14, as Oniguruma has them */")
     print("const sfq_uni_new sfq_uni_news[] = {")
     cells = ['{0x%X, 0x%X, "%s"}' % r for r in rows]
-    print("    " + ",\n    ".join(", ".join(cells[i : i + 3]) for i in range(0, len(cells), 3)) + "};")
+    lines = [", ".join(cells[i : i + 3]) for i in range(0, len(cells), 3)]
+    print("    " + ",\n    ".join(lines) + "};")
     print(f"const size_t sfq_uni_news_count = {len(rows)};")
 
 

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-# ---- the reader: from docs/FORMAT.md alone ---------------------------------------------------------
+# ---- the reader: from docs/FORMAT.md alone -------------------------------------------------------
 
 DTYPES = {"U8": np.uint8, "F16": np.float16, "F32": np.float32}
 
@@ -60,7 +60,7 @@ def decode(codes, scales, entry):
     return s.astype(np.float32) * q.astype(np.float32)
 
 
-# ---- the test --------------------------------------------------------------------------------------
+# ---- the test ------------------------------------------------------------------------------------
 
 HIDDEN, FFN, VOCAB = 96, 2500, 50  # share 4; 3 segments, the last one short; padding in N and K
 

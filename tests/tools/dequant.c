@@ -1,5 +1,5 @@
-/* sfq-test-dequant MODEL NAME: the float32 weights [N, K] that the engine's unpack_row gives for the
- * packed matrix NAME, row by row, to standard output. For tests/python/test_format_spec.py. */
+/* sfq-test-dequant MODEL NAME: the float32 weights [N, K] that the engine's unpack_row gives for
+ * the packed matrix NAME, row by row, to standard output. For tests/python/test_format_spec.py. */
 #include "base/mem.h"
 #include "format/artifact.h"
 #include "kernels/kernels.h"

@@ -1,5 +1,5 @@
-/* tests/tools/tokenize.c - build/bin/sfq-test-tokenize: the tokenizer from a pipe, for the tests that
- * compare it with Python's.
+/* tests/tools/tokenize.c - build/bin/sfq-test-tokenize: the tokenizer from a pipe, for the tests
+ * that compare it with Python's.
  *
  *   sfq-test-tokenize DIR            reads requests, writes one line of JSON per request
  *   sfq-test-tokenize DIR --time F   encodes file F and prints seconds and tokens

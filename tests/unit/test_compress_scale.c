@@ -1,5 +1,5 @@
-/* The laws of the scale search: exact where a cluster is exact, never worse than max-abs, never worse
- * with more bits, at a fixed point, safe at both ends of the float range. */
+/* The laws of the scale search: exact where a cluster is exact, never worse than max-abs, never
+ * worse with more bits, at a fixed point, safe at both ends of the float range. */
 #include "base/rng.h"
 #include "compress/scale.h"
 
@@ -234,7 +234,8 @@ static void test_f16_range(void **state)
     assert_false(sfq_scale_fits_f16(70000.0F, 2));
 }
 
-/* Magnitudes from the smallest to the largest float, F32 scales: finite, not 0, and as good as at 1. */
+/* Magnitudes from the smallest to the largest float, F32 scales: finite, not 0, and as good as at
+ * 1. */
 static void test_extreme_magnitudes(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* tests/unit/test_text_models.c - the tokenizers of the models in models/: known ids, pairs, truncation
- * and the way back to text. */
+/* tests/unit/test_text_models.c - the tokenizers of the models in models/: known ids, pairs,
+ * truncation and the way back to text. */
 #include "unit.h"
 
 #include "base/mem.h"

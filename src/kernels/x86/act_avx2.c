@@ -10,7 +10,8 @@ SFQ_INLINE __m256 sigmoid_times(__m256 x, float b)
     return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
 }
 
-/* x/2 (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016) */
+/* x/2 (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks and Gimpel
+ * 2016) */
 SFQ_INLINE __m256 gelu_tanh(__m256 x)
 {
     const __m256 c1 = _mm256_set1_ps(-1.59576912f), c3 = _mm256_set1_ps(-0.0713548163f);

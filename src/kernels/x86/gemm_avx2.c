@@ -1,8 +1,8 @@
 /* kernels/x86/gemm_avx2.c - float weights as they lie in the file, row-major, in dot-product form.
  *
  * The order of one output's sum: K is cut into chunks of CHUNK_K anchored at 0; in a chunk, lane j
- * of one vector takes the products k = j mod 8 in ascending order by fused multiply-add; the 8 lanes
- * are folded in one order; chunk sums are added in ascending order to 0, then the bias. So it
+ * of one vector takes the products k = j mod 8 in ascending order by fused multiply-add; the 8
+ * lanes are folded in one order; chunk sums are added in ascending order to 0, then the bias. So it
  * depends on K alone. Tiles only choose which outputs share loads.
  *
  * Few tokens: 16-bit weights are widened in registers. Many tokens: WIDE_N rows of a chunk are
@@ -61,8 +61,8 @@ SFQ_INLINE size_t element_bytes(const sfq_dtype dtype)
     return dtype == SFQ_F32 ? 4 : 2;
 }
 
-/* sums[mr][nr] of the products over p->k inputs, for tokens m.. and weight rows n.. (rows beyond the
- * last repeat the last; their results are dropped). */
+/* sums[mr][nr] of the products over p->k inputs, for tokens m.. and weight rows n.. (rows beyond
+ * the last repeat the last; their results are dropped). */
 SFQ_INLINE void tile(float sums[3][8], const gemm_pass *p, size_t m, size_t n,
                      const sfq_dtype dtype, const int mr, const int nr)
 {

@@ -23,8 +23,8 @@ SFQ_INLINE __m256 sfq_avx2_pow2(__m256i n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
-/* e^x = 2^n e^r with |r| <= ln2/2. Below about -104 it gives 0, above about 88.7 infinity. The power is
- * applied in two halves, so that results near both ends of the range are rounded once. */
+/* e^x = 2^n e^r with |r| <= ln2/2. Below about -104 it gives 0, above about 88.7 infinity. The
+ * power is applied in two halves, so that results near both ends of the range are rounded once. */
 SFQ_INLINE __m256 sfq_avx2_exp(__m256 x)
 {
     /* (e^r - 1 - r) / r^2 on |r| < 0.347, 5e-11 */

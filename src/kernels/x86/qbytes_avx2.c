@@ -143,7 +143,8 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t
     }
 }
 
-/* The same for short runs (run 1 or 2), which would wear out L1: 4 tokens, 32-bit sums in registers. */
+/* The same for short runs (run 1 or 2), which would wear out L1: 4 tokens, 32-bit sums in
+ * registers. */
 SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
                            size_t lda, size_t rows, const size_t run, const int mr)
 {

@@ -6,10 +6,10 @@
  * and 3 tokens fill 12 of the 16 registers. Codes below 8 bits with activations within +-127 go
  * through bytes instead (qbytes_avx2.c), twice as many products at a time.
  *
- * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as they
- * are loaded, straight from the file. Many tokens: the chunk is widened once into scratch. Integer
- * sums are exact, so none of this can be seen in the result; the float chain over segments is the
- * same in all cases. */
+ * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
+ * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
+ * Integer sums are exact, so none of this can be seen in the result; the float chain over segments
+ * is the same in all cases. */
 #include "base/ck.h"
 #include "kernels/kernel_decls.h"
 #include "kernels/x86/avx2.h"

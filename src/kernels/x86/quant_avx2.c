@@ -1,6 +1,6 @@
-/* kernels/x86/quant_avx2.c - activation quantization, 8 values at a time. Same bits as ref: division
- * and product are correctly rounded, the maximum is one of bit patterns, the conversion rounds to
- * nearest even. */
+/* kernels/x86/quant_avx2.c - activation quantization, 8 values at a time. Same bits as ref:
+ * division and product are correctly rounded, the maximum is one of bit patterns, the conversion
+ * rounds to nearest even. */
 #include "base/ck.h"
 #include "kernels/kernel_decls.h"
 #include "kernels/x86/avx2.h"

@@ -1,4 +1,5 @@
-/* kernels/x86/unpack_avx2.c - packed blocks to 8-bit blocks in memory, and single rows from them. */
+/* kernels/x86/unpack_avx2.c - packed blocks to 8-bit blocks in memory, and single rows from
+ * them. */
 #include "kernels/x86/unpack_avx2.h"
 #include "kernels/kernel_decls.h"
 
@@ -6,8 +7,8 @@
 
 enum { HALF = 32 };
 
-/* All groups of all blocks. Blocks follow one another without gaps on both sides, so a run of blocks
- * is a run of groups. */
+/* All groups of all blocks. Blocks follow one another without gaps on both sides, so a run of
+ * blocks is a run of groups. */
 #define UNPACK_GROUPS(bits)                                                                    \
     for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {                 \
         for (size_t h = 0; h < SFQ_ROW_BYTES; h += HALF) {                                     \
