@@ -145,6 +145,9 @@ static sfq_status status_of_errno(int errnum)
     case EDQUOT:
         return SFQ_E_NO_SPACE;
     case ENOENT:
+    case ENOTDIR: /* these name nothing that could be there */
+    case ELOOP:
+    case ENAMETOOLONG:
         return SFQ_E_NOT_FOUND;
     case EEXIST:
         return SFQ_E_EXISTS;

@@ -25,12 +25,9 @@ class Case:
     one error line; code 0 means that every verb accepts the directory. `model` replaces the path
     that is given to the program, for cases about paths."""
 
-    def __init__(self, name, code, text, make, verbs=ALL, model=None, codes=None):
+    def __init__(self, name, code, text, make, verbs=ALL, model=None):
         self.name, self.code, self.text, self.make = name, code, text, make
-        self.verbs, self.model, self.codes = verbs, model, codes or {}
-
-    def code_for(self, verb):
-        return self.codes.get(verb, self.code)
+        self.verbs, self.model = verbs, model
 
 
 def place(source, folder, leave=()):

@@ -110,8 +110,7 @@ def command(verb, model, folder, data, out):
 
 def check_refused(case, verb, result, size):
     said = f"{case.name} {verb}: exit {result.status}\n{result.err}"
-    codes = case.code_for(verb)
-    assert result.status in (codes if isinstance(codes, tuple) else (codes,)), said
+    assert result.status == case.code, said
     lines = [x for x in result.err.splitlines() if not x.startswith("sfq: note: ")]
     errors = lines[-1:] if verb in PROGRESS else lines
     assert len(errors) == 1 and errors[0].startswith("sfq: "), said
