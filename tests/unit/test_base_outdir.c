@@ -205,7 +205,7 @@ static void missing_parent(void **state)
     assert_fails(SFQ_E_NOT_FOUND, "parent",
                  sfq_outdir_open(&out, scratch_path(dir, "no/such"), false, &err));
     assert_null(out);
-    assert_fails(SFQ_E_IO, "parent",
+    assert_fails(SFQ_E_NOT_FOUND, "parent",
                  sfq_outdir_open(&out, scratch_path(dir, "file/x"), false, &err));
 }
 
