@@ -4,8 +4,8 @@
     bench/bits_table.py [--shared ../shared] [--bits 8 7 6 5 4 3 2] [--csv bench/bits_table.csv]
 
 For each width: the language model novels-5m on data/novels/valid.txt (perplexity, KL, same-top-1
-against the original) and the three MiniLM encoders on their dev splits. Matrices and embeddings take
-the same bits. Everything is run through build/bin/sfq; the figures are what it prints.
+against the original) and the three MiniLM encoders on their dev splits. Matrices and embeddings
+take the same bits. Everything is run through build/bin/sfq; the figures are what it prints.
 """
 
 import argparse

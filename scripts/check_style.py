@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 COLUMNS, FILE_LINES, SCREEN, FUNCTION_LINES = 100, 1000, 60, 80
 SOURCE = {".c", ".h", ".py", ".sh", ".cmake", ".inc"}
 NAMED = {"dev", "CMakeLists.txt", "run", "packages", "packages-lint"}
+# A line that is one string of data cannot be broken without hiding what it says.
+DATA = re.compile(r'\s*("[^"]*": )?r?".*",?$')
 MARKERS = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK)\b")
 MACHINE = re.compile(r"(?<![\w.])/(work|home|root)/\w")
 
@@ -55,7 +57,7 @@ def check(path, report, screens):
     if len(lines) > FILE_LINES:
         report(path, FILE_LINES, f"{len(lines)} lines; {FILE_LINES} at most")
     for number, line in enumerate(lines, 1):
-        if len(line) > COLUMNS:
+        if len(line) > COLUMNS and not (path.suffix == ".py" and DATA.match(line)):
             report(path, number, f"{len(line)} columns; {COLUMNS} at most")
         if line != line.rstrip():
             report(path, number, "blanks at the end of the line")

@@ -18,8 +18,8 @@
 #define COST_PER_BYTE 100
 #define HEAP_MAX_KIB (256 << 10) /* of the interpreter */
 
-/* Patterns of GPT-2, Llama 3 and Qwen 2, which nearly every model has: each takes a bounded number of
- * passes over the text, so they run without the count. */
+/* Patterns of GPT-2, Llama 3 and Qwen 2, which nearly every model has: each takes a bounded number
+ * of passes over the text, so they run without the count. */
 static const char *const trusted[] = {
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"

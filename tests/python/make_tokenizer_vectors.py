@@ -11,8 +11,8 @@ import tokenizer_families
 from tokenizers import Tokenizer
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "vectors" / "tokenizer"
-FAMILIES = ("gpt2 roberta llama3 qwen2 smollm2 llama2 llama2_metaspace gemma t5 albert bert wordlevel "
-            "clip bpe_prefix fixed ctc").split()
+FAMILIES = ("gpt2 roberta llama3 qwen2 smollm2 llama2 llama2_metaspace gemma t5 albert bert "
+            "wordlevel clip bpe_prefix fixed ctc").split()
 SMALL_MAP = {"\ufb01": "fi", "\u00a0": " ", "\uff21": "A", "\uff22": "B", "\u2026": "...",
              "e\u0301": "\u00e9", "\u00ad": "", "\t": " ", "\n": " ", "\u2460": "1"}
 

@@ -1,6 +1,6 @@
-"""Tokenizers in the style of known model families, trained on the spot: each function returns the text
-of a tokenizer.json. Used by test_tokenizers.py (large vocabularies) and make_tokenizer_vectors.py
-(tiny ones)."""
+"""Tokenizers in the style of known model families, trained on the spot: each function returns the
+text of a tokenizer.json. Used by test_tokenizers.py (large vocabularies) and
+make_tokenizer_vectors.py (tiny ones)."""
 
 import io
 import json
@@ -9,8 +9,8 @@ import tempfile
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers,
                         pre_tokenizers, processors, trainers)
 
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+          r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
           r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -351,9 +351,9 @@ def fixed(text, size):
 
 
 def ctc(text, size):
-    tokenizer = Tokenizer(models.WordLevel(
-        {"<pad>": 0, "|": 1, "<unk>": 2, **{c: i + 3 for i, c in enumerate("abcdefghijklmnopqrstuvwxyz'")}},
-        unk_token="<unk>"))
+    letters = {c: i + 3 for i, c in enumerate("abcdefghijklmnopqrstuvwxyz'")}
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "|": 1, "<unk>": 2, **letters},
+                                           unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(),
                                                  normalizers.Replace(Regex(" "), "|")])
     tokenizer.pre_tokenizer = pre_tokenizers.FixedLength(1)

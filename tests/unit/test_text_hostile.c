@@ -1,5 +1,5 @@
-/* tests/unit/test_text_hostile.c - damaged and hostile tokenizer.json files: each gives its code and
- * names the place; and odd but good files are accepted. */
+/* tests/unit/test_text_hostile.c - damaged and hostile tokenizer.json files: each gives its code
+ * and names the place; and odd but good files are accepted. */
 #include "unit.h"
 
 #include "base/buf.h"
