@@ -150,6 +150,7 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
         json_real(8.0 * (double)r->bytes / (double)report->source->parameters));
     put(m, out, "reduction", json_real(r->reduction));
     put(m, out, "scale_overhead", json_real(r->scale_overhead));
+    put(m, out, "arranged_layers", json_integer(report->plan->arranged_layers));
     put(m, out, "calibration", json_null());
     put(m, out, "stages", make_stages(m, r));
     put(m, out, "baseline", r->measured ? make_value(m, r->metric, r->baseline) : json_null());
