@@ -111,21 +111,28 @@ static void run_job(sfq_pool *pool, int worker)
 
 /* ---- workers ---- */
 
-/* Returns the epoch once it differs from `seen`. A worker counts itself as asleep before the kernel
- * compares the epoch; the caller raises the epoch before it looks at the count: one of the two
- * always sees the other (all four are sequentially consistent). */
+/* Epochs wrap around. */
+static bool is_later(uint32_t now, uint32_t seen)
+{
+    return (int32_t)(now - seen) > 0;
+}
+
+/* Returns the epoch once it is later than `seen`; not merely another one: who entered a job between
+ * its gate and its announcement has seen an epoch that is yet to come. A worker counts itself as
+ * asleep before the kernel compares the epoch; the caller raises the epoch before it looks at the
+ * count: one of the two always sees the other (all four are sequentially consistent). */
 static uint32_t wait_for_job(sfq_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < pool->spin; i++) {
         uint32_t now = atomic_load_explicit(&pool->epoch, memory_order_acquire);
-        if (now != seen)
+        if (is_later(now, seen))
             return now;
         pause_cpu();
     }
     atomic_fetch_add(&pool->sleepers, 1);
     uint32_t now;
-    while ((now = atomic_load(&pool->epoch)) == seen)
-        futex_wait(&pool->epoch, seen);
+    while (!is_later(now = atomic_load(&pool->epoch), seen))
+        futex_wait(&pool->epoch, now);
     atomic_fetch_sub(&pool->sleepers, 1);
     return now;
 }
