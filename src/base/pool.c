@@ -250,12 +250,18 @@ static void stop_workers(sfq_pool *pool, int started)
         pthread_join(pool->workers[i].thread, NULL);
 }
 
-/* Signals are the program's business and stay with its own threads. Returns how many started. */
+/* Signals are the program's business and stay with its own threads, but for those that a thread
+ * raises by what it does: blocked, they would kill before the program's handler can say that a
+ * mapped file was cut. Returns how many started. */
 static int start_workers(sfq_pool *pool, int *errnum)
 {
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int started = 0;
     *errnum = 0;
