@@ -134,10 +134,9 @@ static bool is_odd(const sfq_bpe *bpe, int32_t id)
 {
     if (id == bpe->unk)
         return true;
-    for (unsigned b = 0; bpe->byte_fallback && b < 256; b++)
-        if (bpe->bytes[b] == id)
-            return true;
-    return false;
+    size_t len;
+    const char *text = sfq_vocab_text(bpe->vocab, id, &len);
+    return bpe->byte_fallback && len == 6 && memcmp(text, "<0x", 3) == 0;
 }
 
 static sfq_status add_merge(sfq_bpe *bpe, sfq_buf *joined, const json_t *item, size_t i,

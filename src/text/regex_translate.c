@@ -62,7 +62,7 @@ static sfq_status put_category(translation *t, const char *category)
     return put_news(t, category);
 }
 
-/* The superscripts and fractions of Latin-1, which Oniguruma counts as word characters. */
+/* Superscripts and fractions of Latin-1: characters of Oniguruma's \w, but not inside a set. */
 #define ODD_WORDS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 
 static sfq_status put_ranges(translation *t, const sfq_uni_range *ranges, size_t count)
@@ -73,13 +73,15 @@ static sfq_status put_ranges(translation *t, const sfq_uni_range *ranges, size_t
 }
 
 /* \w of Oniguruma: alphabetic characters, marks, decimal digits, connectors */
-static sfq_status put_word(translation *t)
+static sfq_status put_word(translation *t, bool in_set)
 {
     static const char *const parts[] = {"L", "M", "Nl", "Nd", "Pc"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         SFQ_TRY(put_category(t, parts[i]));
-    return put(t, ODD_WORDS "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"
-                            "\\x{1F170}-\\x{1F189}");
+    if (!in_set)
+        SFQ_TRY(put(t, ODD_WORDS));
+    return put(t, "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"
+                  "\\x{1F170}-\\x{1F189}");
 }
 
 /* The complement of \w as ranges, for use inside a set. */
@@ -87,7 +89,7 @@ static sfq_status put_not_word(translation *t)
 {
     uint32_t next = 0x100;
     SFQ_TRY(put(t, "\\x{0}-\\x{2F}\\x{3A}-\\x{40}\\x{5B}-\\x{5E}\\x{60}\\x{7B}-\\x{A9}"
-                   "\\x{AB}-\\x{B1}\\x{B4}\\x{B6}-\\x{B8}\\x{BB}\\x{BF}\\x{D7}\\x{F7}"
+                   "\\x{AB}-\\x{B4}\\x{B6}-\\x{B9}\\x{BB}-\\x{BF}\\x{D7}\\x{F7}"
                    "\\x{200C}\\x{200D}"));
     for (size_t i = 0; i < sfq_uni_word_count; i++) {
         if (sfq_uni_word[i].last < next)
@@ -131,7 +133,7 @@ static sfq_status put_posix(translation *t, const char *name, bool *known)
     if (strcmp(name, "ascii") == 0)
         return put(t, "\\x{0}-\\x{7F}");
     if (strcmp(name, "word") == 0)
-        return put_word(t);
+        return put_word(t, true);
     if (strcmp(name, "punct") == 0) {
         SFQ_TRY(put_category(t, "P"));
         return put_category(t, "S");
@@ -214,7 +216,7 @@ static sfq_status class_escape(translation *t, char c, bool in_set, bool *done)
         SFQ_TRY(negated && in_set ? put(t, "\\P{Nd}") : put_category(t, "Nd"));
         break;
     case 'w':
-        SFQ_TRY(negated && in_set ? put_not_word(t) : put_word(t));
+        SFQ_TRY(negated && in_set ? put_not_word(t) : put_word(t, in_set));
         break;
     default:
         SFQ_TRY(put(t, negated && in_set
@@ -251,13 +253,13 @@ static sfq_status escape(translation *t, bool in_set, bool *set)
     }
     if ((c == 'b' || c == 'B') && !in_set) {
         SFQ_TRY(put(t, c == 'b' ? "(?:(?<=[" : "(?:(?<=["));
-        SFQ_TRY(put_word(t));
+        SFQ_TRY(put_word(t, false));
         SFQ_TRY(put(t, c == 'b' ? "])(?![" : "])(?=["));
-        SFQ_TRY(put_word(t));
+        SFQ_TRY(put_word(t, false));
         SFQ_TRY(put(t, "])|(?<!["));
-        SFQ_TRY(put_word(t));
+        SFQ_TRY(put_word(t, false));
         SFQ_TRY(put(t, c == 'b' ? "])(?=[" : "])(?!["));
-        SFQ_TRY(put_word(t));
+        SFQ_TRY(put_word(t, false));
         return put(t, "]))");
     }
     if (strchr("QENOyYcCMRXK", c) != NULL && (in_set || strchr("RXK", c) == NULL))
