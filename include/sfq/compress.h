@@ -18,10 +18,11 @@ typedef struct sfq_compress_options {
     const char *model;       /* directory or Hub id */
     const char *output;      /* directory; must not exist unless force */
     const char *recipe;      /* "sfq" */
-    double prune;            /* share of the prunable blocks; 0 is what this version can do */
+    double prune;            /* share of the prunable blocks; this version needs 0 (default 0.40) */
     int bits;                /* 2..8, matrices of the blocks and poolers */
     int embedding_bits;      /* 2..8, embedding tables and language-model heads */
-    int steps;               /* recalibration steps; 0 is what this version can do */
+    int steps;               /* recalibration steps, -1 (default): from the calibration size;
+                                this version needs 0 */
     const char *const *keep; /* regexes: these tensors stay dense */
     size_t keep_count;
     const sfq_bits_rule *bits_for; /* the last rule that matches wins, above bits */

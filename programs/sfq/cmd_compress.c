@@ -16,13 +16,14 @@ static const cli_option options[] = {
     {"recipe", 0, CLI_TEXT, offsetof(compress_args, o.recipe), 0, 0, "NAME",
      "how to choose what is removed and stored in how many bits", "sfq"},
     {"prune", 0, CLI_REAL, offsetof(compress_args, o.prune), 0, 0.99, "P",
-     "share of the attention and FFN parameters to remove", NULL},
+     "share of the attention and FFN parameters to remove; this version needs 0", NULL},
     {"bits", 0, CLI_INT, offsetof(compress_args, o.bits), 2, 8, "B",
      "bits per weight of the matrices", NULL},
     {"embedding-bits", 0, CLI_INT, offsetof(compress_args, o.embedding_bits), 2, 8, "B",
      "bits per weight of embedding tables and output heads", NULL},
     {"steps", 0, CLI_INT, offsetof(compress_args, o.steps), 0, 1 << 24, "N",
-     "recalibration steps at most", NULL},
+     "recalibration steps at most, by default from the calibration size; this version needs 0",
+     NULL},
     {"keep", 0, CLI_LIST, offsetof(compress_args, keep), 0, 0, "REGEX", "tensors that stay 16 bit",
      NULL},
     {"bits-for", 0, CLI_LIST, offsetof(compress_args, bits_for), 0, 0, "REGEX=B",
@@ -244,9 +245,9 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
 }
 
 static const char *const synopsis[] = {
-    "MODEL -o DIR [--bits B] [--embedding-bits B] [--keep REGEX] [--bits-for REGEX=B]",
-    "MODEL -o DIR (--task NAME --data DIR | --text FILE...) [--max-drop POINTS]",
-    "MODEL --plan",
+    "MODEL -o DIR --prune 0 --steps 0 [--bits B] [--embedding-bits B] [--bits-for REGEX=B]",
+    "MODEL -o DIR --prune 0 --steps 0 (--task NAME --data DIR | --text FILE...)",
+    "MODEL --prune 0 --steps 0 --plan",
     NULL,
 };
 static const cli_example examples[] = {
@@ -256,7 +257,7 @@ static const cli_example examples[] = {
      "6 bits, but 8 for one kind of matrix"},
     {"sfq compress models/sst2-tiny -o small --prune 0 --steps 0 --task sst2 --data glue/SST-2",
      "with the accuracy before and after"},
-    {"sfq compress models/novels-5m --plan", "what it would take"},
+    {"sfq compress models/novels-5m --prune 0 --steps 0 --plan", "what it would take"},
     {NULL, NULL},
 };
 

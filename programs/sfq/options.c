@@ -243,7 +243,7 @@ void cli_option_default(const cli_option *o, const void *args, char *text, size_
 {
     const void *member = (const char *)args + o->offset;
     text[0] = '\0';
-    if (o->kind == CLI_INT)
+    if (o->kind == CLI_INT && *(const int *)member >= o->min)
         snprintf(text, bytes, "%d", *(const int *)member);
     else if (o->kind == CLI_U64)
         snprintf(text, bytes, "%llu", (unsigned long long)*(const uint64_t *)member);

@@ -13,6 +13,8 @@ void sfq_compress_options_default(sfq_compress_options *options)
     if (options != NULL)
         *options = (sfq_compress_options){.struct_size = sizeof(*options),
                                           .recipe = "sfq",
+                                          .prune = 0.40,
+                                          .steps = -1,
                                           .bits = 8,
                                           .embedding_bits = 8,
                                           .max_drop = -1.0};
@@ -78,8 +80,9 @@ static sfq_status check_options(const sfq_compress_options *o, bool plan, sfq_er
         return sfq_fail(err, SFQ_E_ARGUMENT, "prune is a share from 0 to below 1");
     if (o->bits < 2 || o->bits > 8 || o->embedding_bits < 2 || o->embedding_bits > 8)
         return sfq_fail(err, SFQ_E_ARGUMENT, "bits and embedding_bits must be in 2..8");
-    if (o->steps < 0 || isnan(o->max_drop))
-        return sfq_fail(err, SFQ_E_ARGUMENT, "steps must not be negative, max_drop is a number");
+    if (o->steps < -1 || isnan(o->max_drop))
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "steps is -1 (from the calibration size) or more, max_drop is a number");
     if (o->threads < 0 || o->threads > SFQ_MAX_THREADS)
         return sfq_fail(err, SFQ_E_ARGUMENT, "threads must be in 1..%d, or 0 for the default",
                         SFQ_MAX_THREADS);

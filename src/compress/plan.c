@@ -38,6 +38,11 @@ static sfq_status check_stages(const sfq_compress_options *o, bool causal, sfq_e
         return sfq_fail(err, SFQ_E_ARGUMENT,
                         "an encoder needs data to be pruned or recalibrated (--task and --data, or "
                         "--text); without data pass --prune 0 --steps 0");
+    if (o->prune != 0.0 && o->steps != 0)
+        return sfq_fail(err, SFQ_E_UNSUPPORTED,
+                        "--prune %g and recalibration are not in this version; pass --prune 0 "
+                        "--steps 0",
+                        o->prune);
     if (o->prune != 0.0)
         return sfq_fail(err, SFQ_E_UNSUPPORTED,
                         "--prune %g: this version does not prune; pass --prune 0", o->prune);

@@ -360,6 +360,19 @@ class Compress(Case):
         self.assertEqual(error["code"], "E_EXISTS")
         self.good("compress", NOVELS, "-o", str(out), *self.DATA_FREE, "--force", "-q")
 
+    def test_defaults(self):
+        """0.40 and steps by the calibration size, in this version as in later ones: it refuses
+        what it cannot do instead of doing something else."""
+        out = str(self.scratch / "out")
+        hint = ["--prune 0", "--steps 0"]
+        for words in (["-o", out], ["-o", out, "--plan"], ["--plan"]):
+            self.refused(5, "compress", NOVELS, *words, says=["--prune 0.4", *hint])
+            self.refused(2, "compress", SST2, *words, says=["data", *hint])
+        self.refused(5, "compress", NOVELS, "-o", out, "--prune", "0", says=["--steps 0"])
+        self.refused(5, "compress", NOVELS, "-o", out, "--steps", "0", says=["--prune 0"])
+        self.refused(5, "compress", SST2, "-o", out, "--task", "sst2", "--data", "x", says=hint)
+        self.assertEqual(os.listdir(self.scratch), [])
+
     def test_plan(self):
         value = self.object("compress", NOVELS, "--plan", *self.DATA_FREE)
         self.assertEqual(set(value["plan"]), {"memory_bytes", "disk_bytes", "seconds"})
@@ -395,8 +408,12 @@ class Compress(Case):
     def test_output_is_input(self):
         copy = self.scratch / "m"
         shutil.copytree(NOVELS, copy)
-        self.refused(2, "compress", str(copy), "-o", str(copy), *self.DATA_FREE, "--force",
-                     says=[str(copy)])
+        (self.scratch / "link").symlink_to("m")
+        for out in (copy, self.scratch / "link", f"{copy}/.", f"{copy}/../m/", self.scratch):
+            for force in ([], ["--force"]):
+                self.refused(2, "compress", str(copy), "-o", str(out), *self.DATA_FREE, *force,
+                             says=["the model"])
+        self.assertEqual(sorted(os.listdir(self.scratch)), ["link", "m"])
 
 
 class Pages(Case):

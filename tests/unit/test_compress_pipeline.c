@@ -199,6 +199,9 @@ static void test_refused_options(void **state)
     o.prune = 0;
     o.steps = 100;
     refuse(&o, SFQ_E_UNSUPPORTED, "pass --steps 0");
+    o.prune = 0.4;
+    refuse(&o, SFQ_E_UNSUPPORTED, "pass --prune 0 --steps 0");
+    o.prune = 0;
     o.steps = 0;
     o.bits = 9;
     refuse(&o, SFQ_E_ARGUMENT, "--bits 9");
