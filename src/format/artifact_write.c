@@ -131,9 +131,12 @@ typedef struct dump {
     sfq_status status;
 } dump;
 
+/* jansson ignores a failure in the middle of a key: after the first one nothing is taken any more. */
 static int add_piece(const char *piece, size_t n, void *ud)
 {
     dump *d = ud;
+    if (d->status != SFQ_OK)
+        return -1;
     d->status = sfq_buf_add(d->text, piece, n, d->err);
     return d->status == SFQ_OK ? 0 : -1;
 }
