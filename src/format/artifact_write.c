@@ -131,7 +131,8 @@ typedef struct dump {
     sfq_status status;
 } dump;
 
-/* jansson ignores a failure in the middle of a key: after the first one nothing is taken any more. */
+/* jansson ignores a failure in the middle of a key: after the first one nothing is taken any
+ * more. */
 static int add_piece(const char *piece, size_t n, void *ud)
 {
     dump *d = ud;

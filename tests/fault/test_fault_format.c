@@ -1,6 +1,6 @@
 /* The readers and the writer of src/format under the seam: every n-th allocation and every n-th
- * call that reads or writes fails once, and from there on. After each failure: a code with its message,
- * no memory kept, and no half-written model. */
+ * call that reads or writes fails once, and from there on. After each failure: a code with its
+ * message, no memory kept, and no half-written model. */
 #include "fault/seam.h"
 
 #include "base/mem.h"

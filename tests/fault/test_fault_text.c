@@ -1,5 +1,5 @@
-/* The tokenizer under the seam: every n-th allocation fails once, and from there on, while a model is
- * opened, a text encoded and decoded. After each failure: a code with its message, and no memory
+/* The tokenizer under the seam: every n-th allocation fails once, and from there on, while a model
+ * is opened, a text encoded and decoded. After each failure: a code with its message, and no memory
  * kept. */
 #include "fault/seam.h"
 

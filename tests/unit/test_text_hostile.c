@@ -139,8 +139,8 @@ static void test_odd_files(void **state)
     static const char *const bodies[] = {
         BPE("{\"a\":0,\"b\":7,\"ab\":900000}", "[\"a b\"]"),
         BPE("{\"\":3,\"a\":0,\"b\":7,\"ab\":900000}", "[[\"a\",\"b\"]]"),
-        "\"model\":{\"vocab\":{\"a\":0,\"b\":7,\"ab\":900000},\"merges\":[\"a b\"],"
-        "\"byte_fallback\":true,\"unk_token\":\"nowhere\"}"};
+        ("\"model\":{\"vocab\":{\"a\":0,\"b\":7,\"ab\":900000},\"merges\":[\"a b\"],"
+         "\"byte_fallback\":true,\"unk_token\":\"nowhere\"}")};
     static const int32_t ids[] = {900000, 900000, 0, 7};
     for (size_t i = 0; i < 3; i++) {
         sfq_error err = {0};
