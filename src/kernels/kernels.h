@@ -87,19 +87,27 @@ typedef struct sfq_gemm_args {
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* One query vector of one head over keys [t_begin, t_end) of its KV head:
- *   out = softmax(scale * q.k_t) V. Keys are taken in chunks of 64 anchored at position 0; each
- * chunk's (max, sum, weighted V) is computed from scratch and merged in ascending order, so a
- * result never depends on how the prompt was cut. t_begin < t_end. */
-typedef struct sfq_attn_args {
+/* One query vector over keys [t_begin, t_end) of a KV head: out = softmax(scale * q.k_t) V.
+ * t_begin < t_end. */
+typedef struct sfq_attn_query {
     const float *q; /* [D] */
+    float *out;     /* [D] */
+    size_t t_begin, t_end;
+} sfq_attn_query;
+
+/* A block of queries that read the same KV head, to share its loads: tokens of one sequence, query
+ * heads of a group, in any order and with any ranges. Keys are taken in chunks of 64 anchored at
+ * position 0; each chunk's (max, sum, weighted V) is computed from scratch and merged in ascending
+ * order. A result depends on its own query and keys alone: not on the block, nor on how the prompt
+ * was cut. Keys from the first t_begin to the last t_end must be readable. */
+typedef struct sfq_attn_args {
+    const sfq_attn_query *query;
+    size_t count;
     const float *k; /* key t at k + t*stride, [D] */
     const float *v; /* value t at v + t*stride, [D] */
     size_t stride;
-    size_t t_begin, t_end;
     size_t d; /* at most SFQ_MAX_HEAD_DIM */
     float scale;
-    float *out; /* [D] */
 } sfq_attn_args;
 
 enum { SFQ_ATTN_CHUNK = 64, SFQ_MAX_HEAD_DIM = 512 };

@@ -1,14 +1,17 @@
 /* model/attention.c - q, k, v from the normed input, head norms, rotation, the cache, and attention
  * of every (token, head) over its keys. Grouped-query attention (Ainslie et al. 2023) is the
- * general case. Each (token, head) is one call of the attention kernel, so results do not know the
- * batch. */
+ * general case. Queries that read the same keys go to the kernel in blocks; it promises each the
+ * bits that it would get alone, so results do not know the batch. */
 #include "model/exec.h"
 
 #include "base/ck.h"
 
 #include <string.h>
 
-enum { SFQ_ATTENTION_GRAIN = 16 }; /* (token, head) pairs that a worker takes at once, at most */
+enum {
+    SFQ_ATTENTION_BLOCK = 48, /* queries of a call at most */
+    SFQ_ATTENTION_LEAST = 6   /* and, if other threads wait for work, at least */
+};
 
 typedef struct sfq_attention_job {
     sfq_exec *e;
@@ -18,7 +21,8 @@ typedef struct sfq_attention_job {
     int layer;
     size_t t; /* tokens */
     size_t d, heads, kv_heads;
-    size_t ld; /* (heads + 2 kv_heads) * d */
+    size_t ld;    /* (heads + 2 kv_heads) * d */
+    size_t block; /* queries of an item */
 } sfq_attention_job;
 
 static void sfq_heads_finish(const sfq_attention_job *job, float *x, size_t heads,
@@ -55,41 +59,64 @@ static void sfq_attention_prepare(void *ctx, size_t begin, size_t end, int worke
     }
 }
 
-/* Items run over the tokens of one head after the other: neighbours read the same keys. */
+/* The keys and values that KV head g of sequence s reads. */
+static void sfq_attention_keys(const sfq_attention_job *job, size_t s, size_t g, sfq_attn_args *a)
+{
+    const sfq_exec *e = job->e;
+    if (job->batch->kv) {
+        const sfq_kv *kv = job->batch->kv[s];
+        a->k = sfq_kv_keys(kv, job->layer) + g * job->d;
+        a->v = sfq_kv_values(kv, job->layer) + g * job->d;
+        a->stride = job->kv_heads * job->d;
+    } else {
+        a->k = e->qkv + job->batch->offset[s] * job->ld + (job->heads + g) * job->d;
+        a->v = a->k + job->kv_heads * job->d;
+        a->stride = job->ld;
+    }
+}
+
+static sfq_attn_query sfq_attention_query(const sfq_attention_job *job, size_t t, size_t h)
+{
+    const sfq_exec *e = job->e;
+    size_t p = e->position[t], s = e->sequence[t], window = (size_t)job->arch->window;
+    sfq_attn_query q = {.q = e->qkv + t * job->ld + h * job->d,
+                        .out = e->att + (t * job->heads + h) * job->d,
+                        .t_end = p + 1};
+    if (!e->net->arch->causal)
+        q.t_end = job->batch->offset[s + 1] - job->batch->offset[s];
+    if (window > 0 && p + 1 > window)
+        q.t_begin = p + 1 - window;
+    return q;
+}
+
+/* Items are blocks of the queries of one KV head: token after token, and of each token the heads of
+ * the group. A call ends where the sequence does. */
 static void sfq_attention_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_attention_job *job = (const sfq_attention_job *)ctx;
     const sfq_exec *e = job->e;
-    const sfq_arch *arch = e->net->arch;
-    size_t d = job->d, kv_width = job->kv_heads * d, group = job->heads / job->kv_heads;
+    size_t group = job->heads / job->kv_heads, queries = job->t * group;
+    size_t blocks = (queries + job->block - 1) / job->block;
     (void)worker;
-    for (size_t i = begin; i < end; i++) {
-        size_t h = i / job->t, t = i % job->t, kv_head = h / group;
-        size_t s = e->sequence[t], first = job->batch->offset[s], p = e->position[t];
-        sfq_attn_args a = {.q = e->qkv + t * job->ld + h * d,
-                           .d = d,
-                           .t_end = arch->causal ? p + 1 : job->batch->offset[s + 1] - first,
-                           .scale = arch->attn_scale,
-                           .out = e->att + t * job->heads * d + h * d};
-        size_t window = (size_t)job->arch->window;
-        if (window > 0 && p + 1 > window)
-            a.t_begin = p + 1 - window;
-        if (job->batch->kv) {
-            const sfq_kv *kv = job->batch->kv[s];
-            a.k = sfq_kv_keys(kv, job->layer) + kv_head * d;
-            a.v = sfq_kv_values(kv, job->layer) + kv_head * d;
-            a.stride = kv_width;
-        } else {
-            a.k = e->qkv + first * job->ld + (job->heads + kv_head) * d;
-            a.v = a.k + kv_width;
-            a.stride = job->ld;
+    for (size_t item = begin; item < end; item++) {
+        size_t g = item / blocks, first = item % blocks * job->block;
+        size_t last = sfq_min_size(queries, first + job->block);
+        sfq_attn_query query[SFQ_ATTENTION_BLOCK];
+        sfq_attn_args a = {.query = query, .d = job->d, .scale = e->net->arch->attn_scale};
+        for (size_t i = first; i < last; i++) {
+            size_t t = i / group, s = e->sequence[t];
+            query[a.count++] = sfq_attention_query(job, t, g * group + i % group);
+            if (i + 1 < last && e->sequence[(i + 1) / group] == s)
+                continue;
+            sfq_attention_keys(job, s, g, &a);
+            e->kernels->attn(&a);
+            a.count = 0;
         }
-        e->kernels->attn(&a);
     }
 }
 
 /* Keys that a token sees at most, to judge the work. */
-static size_t sfq_attention_keys(const sfq_attention_job *job)
+static size_t sfq_attention_most(const sfq_attention_job *job)
 {
     size_t most = 0;
     for (size_t s = 0; s < job->batch->sequences; s++) {
@@ -115,6 +142,19 @@ static void sfq_attention_project(const sfq_attention_job *job, const float *x)
     }
 }
 
+/* Blocks as large as the kernel can use, smaller when there are few for the threads; one token's
+ * group is shared out as well. */
+static void sfq_attention_split(sfq_attention_job *job)
+{
+    sfq_exec *e = job->e;
+    size_t queries = job->t * (job->heads / job->kv_heads);
+    size_t share = e->threads == 1 ? queries : job->t * job->heads / (4 * e->threads);
+    job->block = sfq_min_size(SFQ_ATTENTION_BLOCK, sfq_max_size(share, SFQ_ATTENTION_LEAST));
+    size_t blocks = (queries + job->block - 1) / job->block;
+    size_t work = 2 * sfq_attention_most(job) * job->d * sfq_min_size(queries, job->block);
+    sfq_exec_uneven(e, job->kv_heads * blocks, work, 1, sfq_attention_task, job);
+}
+
 void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out)
 {
     const sfq_arch *arch = e->net->arch;
@@ -132,10 +172,7 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
     if (job.heads > 0) {
         sfq_attention_project(&job, x);
         sfq_exec_rows(e, job.t, 4 * job.ld, sfq_attention_prepare, &job);
-        size_t keys = sfq_attention_keys(&job);
-        size_t items = job.t * job.heads, share = items / (8 * e->threads);
-        size_t grain = sfq_max_size(1, sfq_min_size(share, SFQ_ATTENTION_GRAIN));
-        sfq_exec_uneven(e, items, 2 * keys * job.d, grain, sfq_attention_task, &job);
+        sfq_attention_split(&job);
     }
     const sfq_linear o = {&job.w->o, out, (size_t)arch->hidden};
     sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, job.t);
