@@ -234,6 +234,12 @@ static sfq_status sfq_prove_packed(const sfq_module *m, const sfq_packed_spec *s
     return sfq_packed_bind(spec, ck, &codes, &scales, &aligned, err);
 }
 
+/* Whether NAME.bias is part of the model when it is there. */
+static bool sfq_bias_counts(sfq_role role, bool expected, const sfq_artifact_info *artifact)
+{
+    return expected || (artifact && sfq_roles[role].block);
+}
+
 /* Weight and bias of one module against the checkpoint; settles m->packed and m->bias. */
 static sfq_status sfq_prove_module(sfq_module *m, bool bias_expected, const sfq_checkpoint *ck,
                                    const sfq_artifact_info *artifact, sfq_error *err)
@@ -258,7 +264,7 @@ static sfq_status sfq_prove_module(sfq_module *m, bool bias_expected, const sfq_
     const sfq_tensor *bias = sfq_module_bias(m, ck);
     if (!bias && bias_expected)
         return sfq_fail_tensor(err, ck, m->name, ".bias", "missing");
-    m->bias = bias && (bias_expected || (artifact && sfq_roles[m->role].block));
+    m->bias = bias && sfq_bias_counts(m->role, bias_expected, artifact);
     return m->bias ? sfq_prove_shape(ck, bias, 1, 1, matrix ? m->n : m->k, err) : SFQ_OK;
 }
 
@@ -282,7 +288,8 @@ static sfq_status sfq_add_module(sfq_module_list *list, const sfq_arch *a,
     m.name = sfq_expand(row->outside ? "" : prefix, row->name, layer);
     if (!m.name)
         return sfq_fail_memory(err, strlen(row->name), "module name");
-    if (!s.wanted && !sfq_module_bias(&m, ck)) {
+    bool counts = sfq_bias_counts(m.role, s.bias, artifact);
+    if (!s.wanted && !(counts && sfq_module_bias(&m, ck))) {
         sfq_mem_free(m.name);
         return SFQ_OK;
     }
@@ -333,22 +340,37 @@ static bool sfq_matches(const char *pattern, const char *name)
     return rest && *rest == '\0';
 }
 
-/* What a dropped sublayer leaves behind: empty tensors and its norm. */
-static bool sfq_is_leftover(const sfq_name_table *table, const sfq_arch *a, const char *bare,
-                            const sfq_tensor *t)
+/* The module that a tensor's name belongs to: all before its last dot. */
+static const sfq_module *sfq_module_of(const sfq_module_list *list, const sfq_tensor *t)
 {
+    char name[256];
+    const char *dot = strrchr(t->name, '.');
+    size_t n = dot ? (size_t)(dot - t->name) : 0;
+    if (!dot || n >= sizeof(name))
+        return NULL;
+    memcpy(name, t->name, n);
+    name[n] = '\0';
+    return sfq_module_named(list, name);
+}
+
+/* What a dropped sublayer leaves behind: empty tensors and its norm, which is no module then. */
+static bool sfq_is_leftover(const sfq_module_list *list, const sfq_name_table *table,
+                            const sfq_arch *a, const char *bare, const sfq_tensor *t)
+{
+    bool gone = !sfq_module_of(list, t);
     for (size_t i = 0; i < table->count; i++) {
         sfq_role role = table->rows[i].role;
         bool norm = a->pre_norm && (role == SFQ_ROLE_ATTN_NORM || role == SFQ_ROLE_FFN_NORM);
         bool qk_norm = a->qk_norm && (role == SFQ_ROLE_Q_NORM || role == SFQ_ROLE_K_NORM);
         const char *rest = sfq_match(table->rows[i].name, bare);
-        if (rest && *rest == '.' && (norm || qk_norm || t->count == 0))
+        if (rest && *rest == '.' && ((gone && (norm || qk_norm)) || t->count == 0))
             return true;
     }
     return false;
 }
 
-static bool sfq_is_skipped(const sfq_name_table *table, const sfq_arch *a, const sfq_tensor *t)
+static bool sfq_is_skipped(const sfq_module_list *list, const sfq_name_table *table,
+                           const sfq_arch *a, const sfq_tensor *t)
 {
     size_t np = strlen(table->prefix);
     const char *bare = strncmp(t->name, table->prefix, np) == 0 ? t->name + np : t->name;
@@ -357,21 +379,15 @@ static bool sfq_is_skipped(const sfq_name_table *table, const sfq_arch *a, const
             return true;
     if (a->tied_head && strcmp(t->name, "lm_head.weight") == 0)
         return true;
-    return sfq_is_leftover(table, a, bare, t);
+    return sfq_is_leftover(list, table, a, bare, t);
 }
 
-/* The module that a tensor's name belongs to, with a suffix that the module has. */
+/* A tensor that a module has. */
 static bool sfq_is_claimed(const sfq_module_list *list, const sfq_checkpoint *ck,
                            const sfq_tensor *t)
 {
-    char name[256];
     const char *dot = strrchr(t->name, '.');
-    size_t n = dot ? (size_t)(dot - t->name) : 0;
-    if (!dot || n >= sizeof(name))
-        return false;
-    memcpy(name, t->name, n);
-    name[n] = '\0';
-    const sfq_module *m = sfq_module_named(list, name);
+    const sfq_module *m = sfq_module_of(list, t);
     if (!m)
         return false;
     if (m->packed && (strcmp(dot, ".codes") == 0 || strcmp(dot, ".scales") == 0))
@@ -385,7 +401,7 @@ static sfq_status sfq_prove_all(const sfq_module_list *list, const sfq_name_tabl
 {
     for (size_t i = 0; i < sfq_checkpoint_count(ck); i++) {
         const sfq_tensor *t = sfq_checkpoint_at(ck, i);
-        if (!sfq_is_claimed(list, ck, t) && !sfq_is_skipped(table, a, t))
+        if (!sfq_is_claimed(list, ck, t) && !sfq_is_skipped(list, table, a, t))
             return sfq_fail_at(err, SFQ_E_FORMAT, sfq_checkpoint_file(ck, t->name), t->name,
                                "tensor %s: %s has no such tensor", t->name, a->architecture);
     }
