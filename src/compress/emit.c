@@ -125,15 +125,6 @@ done:
     return status;
 }
 
-static size_t widest(const sfq_plan *plan)
-{
-    size_t k = 1;
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->tensors[i].packed)
-            k = sfq_max_size(k, plan->tensors[i].spec.cluster.k);
-    return k;
-}
-
 sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_outdir *dir,
                             const sfq_hooks *hooks, int index, int stages, sfq_emit_loss *losses,
                             sfq_error *err)
@@ -143,7 +134,7 @@ sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_
     SFQ_DO(sfq_st_writer_open(&e.writer, dir, "model.safetensors", err));
     SFQ_DO(sfq_plan_declare(plan, e.writer, err));
     SFQ_DO(sfq_st_writer_begin(e.writer, err));
-    SFQ_DO(sfq_fuser_open(&e.fuser, source->pool, widest(plan), err));
+    SFQ_DO(sfq_fuser_open(&e.fuser, source->pool, sfq_plan_widest(plan), err));
     for (size_t i = 0; i < plan->count; i++) {
         const sfq_plan_tensor *t = &plan->tensors[i];
         if (t->packed)

@@ -58,21 +58,31 @@ static double drop_of(const sfq_compress_result *r)
     return 100.0 * (r->baseline - r->compressed);
 }
 
-static sfq_status set_output(run *r, bool rejected, char **rename_to, sfq_error *err)
+/* The path where the artifact will be, without slashes at the end. */
+static sfq_status name_output(sfq_compress_result *out, const char *output, bool rejected,
+                              sfq_error *err)
 {
-    const char *output = r->options->output;
     size_t end = strlen(output);
     while (end > 1 && output[end - 1] == '/')
         end--;
-    int n = snprintf(r->out->output, sizeof r->out->output, "%.*s%s", (int)end, output,
-                     rejected ? ".rejected" : "");
-    if (n < 0 || (size_t)n >= sizeof r->out->output)
+    const char *tail = rejected ? ".rejected" : "";
+    if (end + strlen(tail) >= sizeof out->output)
         return sfq_fail_at(err, SFQ_E_LIMIT, output, NULL, "the output's path is too long");
-    if (!rejected)
-        return SFQ_OK;
-    const char *slash = strrchr(r->out->output, '/');
-    *rename_to = sfq_mem_strdup(slash != NULL ? slash + 1 : r->out->output);
-    return *rename_to != NULL ? SFQ_OK : sfq_fail_memory(err, end, "a path");
+    memcpy(out->output, output, end);
+    strcpy(out->output + end, tail);
+    return SFQ_OK;
+}
+
+/* Neither name that the result may get touches the model; before any work. */
+static sfq_status guard_output(run *r, sfq_error *err)
+{
+    sfq_compress_result *out = r->out;
+    if (r->options->max_drop >= 0) {
+        SFQ_TRY(name_output(out, r->options->output, true, err));
+        SFQ_TRY(sfq_source_guard(r->source, out->output, err));
+    }
+    SFQ_TRY(name_output(out, r->options->output, false, err));
+    return sfq_source_guard(r->source, out->output, err);
 }
 
 /* ---- stages ---- */
@@ -100,7 +110,7 @@ static sfq_status stage_check(run *r, sfq_error *err)
     const sfq_compress_options *o = r->options;
     SFQ_TRY(sfq_source_open(&r->source, o, err));
     SFQ_TRY(sfq_plan_check(o, r->source->arch->causal, err));
-    SFQ_TRY(sfq_source_guard(r->source, o->output, err));
+    SFQ_TRY(guard_output(r, err));
     SFQ_TRY(sfq_outdir_open(&r->dir, o->output, o->force, err));
     SFQ_TRY(sfq_plan_make(&r->plan, r->source, o, stage_count(r), err));
     SFQ_TRY(sfq_plan_preflight(r->plan, o->output, err));
@@ -137,21 +147,20 @@ static sfq_status stage_fuse(run *r, sfq_error *err)
 /* The report and the card say how it ended, so they are written last; then all of it appears. */
 static sfq_status stage_write(run *r, bool rejected, sfq_error *err)
 {
-    char *rename_to = NULL;
-    sfq_status status = SFQ_OK;
+    const char *output = r->out->output;
     sfq_report report = {r->options, r->source, r->plan, r->losses, r->out};
     r->out->seconds = sfq_clock_seconds() - r->begin;
-    SFQ_DO(set_output(r, rejected, &rename_to, err));
-    SFQ_DO(sfq_report_write(&report, r->dir, err));
-    SFQ_DO(sfq_card_write(&report, r->dir, err));
-    SFQ_DO(sfq_hooks_check(&r->options->hooks, err));
+    SFQ_TRY(name_output(r->out, r->options->output, rejected, err));
+    SFQ_TRY(sfq_report_write(&report, r->dir, err));
+    SFQ_TRY(sfq_card_write(&report, r->dir, err));
+    SFQ_TRY(sfq_hooks_check(&r->options->hooks, err));
     sfq_hooks_progress(&r->options->hooks, "write", stage_count(r), stage_count(r), 0, 0, "bytes");
-    SFQ_DO(sfq_outdir_commit(&r->dir, rename_to, err));
+    const char *slash = strrchr(output, '/');
+    const char *last = slash != NULL ? slash + 1 : output;
+    SFQ_TRY(sfq_outdir_commit(&r->dir, rejected ? last : NULL, err));
     end_stage(r, "write");
     r->out->seconds = sfq_clock_seconds() - r->begin;
-done:
-    sfq_mem_free(rename_to);
-    return status;
+    return SFQ_OK;
 }
 
 static sfq_status run_stages(run *r, sfq_error *err)
@@ -185,6 +194,8 @@ sfq_status sfq_pipeline_run(const sfq_compress_options *options, const sfq_measu
     run r = {.options = options, .measure = measure, .out = out};
     r.begin = r.stage_begin = sfq_clock_seconds();
     sfq_status status = run_stages(&r, err);
+    if (status != SFQ_OK && status != SFQ_E_GUARD)
+        out->output[0] = 0; /* nothing is there */
     sfq_outdir_abort(&r.dir);
     sfq_plan_free(&r.plan);
     sfq_source_close(&r.source);
@@ -203,12 +214,12 @@ sfq_status sfq_pipeline_plan(const sfq_compress_options *options, sfq_compress_r
         return sfq_fail(err, SFQ_E_ARGUMENT, "no model was named");
     SFQ_DO(sfq_source_open(&source, options, err));
     SFQ_DO(sfq_plan_check(options, source->arch->causal, err));
-    if (options->output != NULL)
+    if (options->output != NULL) {
         SFQ_DO(sfq_source_guard(source, options->output, err));
+        SFQ_DO(name_output(out, options->output, false, err));
+    }
     SFQ_DO(sfq_plan_make(&plan, source, options, 1, err));
     fill_plan(out, plan);
-    if (options->output != NULL)
-        snprintf(out->output, sizeof out->output, "%s", options->output);
 done:
     sfq_plan_free(&plan);
     sfq_source_close(&source);

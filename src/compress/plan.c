@@ -28,7 +28,7 @@ static sfq_status check_bits(const char *option, int bits, sfq_error *err)
 /* Pruning and recalibration need statistics, which a later version brings. */
 static sfq_status check_stages(const sfq_compress_options *o, bool causal, sfq_error *err)
 {
-    bool measured = o->task != NULL || o->text_count > 0;
+    bool measured = o->data != NULL || o->text_count > 0;
     if (!(o->prune >= 0.0 && o->prune < 1.0))
         return sfq_fail(err, SFQ_E_ARGUMENT, "--prune %g: expected a share from 0 to below 1",
                         o->prune);
@@ -260,22 +260,13 @@ static sfq_status scan_tensor(sfq_plan_tensor *t, sfq_fuser *fuser, const sfq_so
     return SFQ_OK;
 }
 
-static size_t widest(const sfq_plan *plan)
-{
-    size_t k = 1;
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->tensors[i].packed)
-            k = sfq_max_size(k, plan->tensors[i].spec.cluster.k);
-    return k;
-}
-
 static sfq_status scan_all(sfq_plan *plan, const sfq_source *s, const sfq_compress_options *o,
                            int stages, sfq_error *err)
 {
     sfq_fuser *fuser = NULL;
     sfq_status status = SFQ_OK;
     uint64_t done = 0;
-    SFQ_DO(sfq_fuser_open(&fuser, s->pool, widest(plan), err));
+    SFQ_DO(sfq_fuser_open(&fuser, s->pool, sfq_plan_widest(plan), err));
     for (size_t i = 0; i < plan->count; i++) {
         sfq_plan_tensor *t = &plan->tensors[i];
         SFQ_DO(scan_tensor(t, fuser, s, o, err));
@@ -318,7 +309,7 @@ static uint64_t peak_memory(const sfq_plan *plan, const sfq_source *s)
             bytes = t->source->count * sfq_dtype_info(t->dtype)->bytes;
         largest = bytes > largest ? bytes : largest;
     }
-    return fixed + largest + sfq_fuser_bytes(sfq_pool_threads(s->pool), widest(plan));
+    return fixed + largest + sfq_fuser_bytes(sfq_pool_threads(s->pool), sfq_plan_widest(plan));
 }
 
 /* Seconds per weight of the search at `bits`, from a short trial on made-up weights. */
@@ -364,6 +355,15 @@ done:
 }
 
 /* ---- public ---- */
+
+size_t sfq_plan_widest(const sfq_plan *plan)
+{
+    size_t k = 1;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->tensors[i].packed)
+            k = sfq_max_size(k, plan->tensors[i].spec.cluster.k);
+    return k;
+}
 
 sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *t)
 {

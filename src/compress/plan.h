@@ -52,6 +52,9 @@ sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_erro
 /* A packed tensor as the fuse stage takes it. */
 sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *tensor);
 
+/* Inputs of the widest packed tensor; 1 when none is packed. */
+size_t sfq_plan_widest(const sfq_plan *plan);
+
 /* Declares all tensors in the order of the file; shared by the size of a plan and by emit. */
 sfq_status sfq_plan_declare(const sfq_plan *plan, sfq_st_writer *writer, sfq_error *err);
 

@@ -331,6 +331,53 @@ static void test_guard(void **state)
     }
 }
 
+/* The source under the name that a rejected result gets would be replaced by it. */
+static void test_guard_spares_the_source(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    char cwd[SCRATCH_ROOM];
+    char link[2 * SCRATCH_ROOM];
+    scratch_open(dir);
+    const char *source = scratch_path(dir, "out.rejected");
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    assert_int_equal(mkdir(source, 0777), 0);
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(link, sizeof link, "%s/models/sst2-tiny/%s", cwd, files[i]);
+        assert_int_equal(symlink(link, file_in(source, files[i])), 0);
+    }
+    fake f = {.metric = "accuracy", .values = {0.9, 0.5}};
+    sfq_measure measure = {&f, fake_run};
+    sfq_compress_options o = options(source, scratch_path(dir, "out"));
+    o.max_drop = 0;
+    sfq_compress_result done;
+    assert_fails(SFQ_E_ARGUMENT, "the model itself", sfq_pipeline_run(&o, &measure, &done, &err));
+    assert_int_equal(f.calls, 0);
+    assert_string_equal(done.output, "");
+    scratch_close(dir);
+}
+
+/* A name that the result has no room for is refused before the work. */
+static void test_long_output(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    char out[2 * SCRATCH_ROOM];
+    scratch_open(dir);
+    int n = snprintf(out, sizeof out, "%s", dir);
+    while (n < SCRATCH_ROOM - 1)
+        n += snprintf(out + n, sizeof out - (size_t)n, "/.");
+    snprintf(out + n, sizeof out - (size_t)n, "/out");
+    fake f = {.metric = "accuracy", .values = {0.9, 0.9}};
+    sfq_measure measure = {&f, fake_run};
+    sfq_compress_options o = options("models/sst2-tiny", out);
+    sfq_compress_result done;
+    assert_fails(SFQ_E_LIMIT, "too long", sfq_pipeline_run(&o, &measure, &done, &err));
+    assert_int_equal(f.calls, 0);
+    scratch_close(dir);
+}
+
 /* ---- hooks ---- */
 
 typedef struct stopper {
@@ -418,6 +465,8 @@ int main(void)
         cmocka_unit_test(test_refused_options),
         cmocka_unit_test(test_refused_outputs),
         cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_guard_spares_the_source),
+        cmocka_unit_test(test_long_output),
         cmocka_unit_test(test_cancel_leaves_nothing),
         cmocka_unit_test(test_unused_rule_is_said),
         cmocka_unit_test(test_preflight),
