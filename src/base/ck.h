@@ -36,6 +36,19 @@ static inline bool sfq_ck_round_up(size_t a, size_t unit, size_t *out)
     return rest == 0 ? (*out = a, true) : sfq_ck_add(a, unit - rest, out);
 }
 
+/* Estimates of memory: what passes 64 bits stays at the top, which no machine has. */
+static inline uint64_t sfq_cap_add(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+static inline uint64_t sfq_cap_mul(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
 /* for numbers that were checked before */
 static inline size_t sfq_round_up(size_t a, size_t unit)
 {

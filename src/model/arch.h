@@ -21,7 +21,7 @@ typedef enum sfq_family {
 typedef enum sfq_model_head {
     SFQ_MODEL_HEAD_LM = 0,
     SFQ_MODEL_HEAD_CLASSIFIER,
-    SFQ_MODEL_HEAD_REGRESSION, /* one label (problem_type regression or num_labels 1) */
+    SFQ_MODEL_HEAD_REGRESSION, /* values (problem_type regression or num_labels 1) */
     SFQ_MODEL_HEAD_EMBEDDING   /* no head: mean-pooled hidden states */
 } sfq_model_head;
 
@@ -77,7 +77,5 @@ void sfq_rope_frequencies(const sfq_arch *arch, float *inv_freq, float *factor);
 /* cos/sin of one position, each [dims/2]. */
 void sfq_rope_angles(const float *inv_freq, float factor, size_t half, size_t position, float *cos,
                      float *sin);
-/* cos/sin tables of positions [begin, end): each [end-begin, rope_dims/2]. */
-void sfq_rope_tables(const sfq_arch *arch, int begin, int end, float *cos, float *sin);
 
 #endif

@@ -112,9 +112,6 @@ static sfq_status sfq_bind_packed(sfq_binder *b, const sfq_module *m, sfq_matrix
         b->net->copied += codes->bytes;
         out->codes = copy;
     }
-    if (b->net->public.activation_bits == 32 ||
-        b->net->public.activation_bits < spec->activation_bits)
-        b->net->public.activation_bits = spec->activation_bits;
     return sfq_bind_floats(b, scales, &out->scales);
 }
 
@@ -145,8 +142,6 @@ static sfq_status sfq_bind_matrix(sfq_binder *b, sfq_role role, int layer, sfq_m
         SFQ_TRY(sfq_bind_floats(b, sfq_module_bias(m, b->ck), &out->bias));
     if (!sfq_role_is_embedding(role))
         b->net->public.weight_bytes += sfq_matrix_bytes(out);
-    if (sfq_role_is_block(role))
-        b->net->public.macs_per_token += (uint64_t)m->n * m->k;
     return SFQ_OK;
 }
 
@@ -190,7 +185,6 @@ static sfq_status sfq_bind_all(sfq_binder *b)
         if (a->tied_head)
             net->lm_head = net->word;
         net->weight_bytes += sfq_matrix_bytes(&net->lm_head);
-        net->macs_per_token += (uint64_t)net->lm_head.n * net->lm_head.k;
     }
     return SFQ_OK;
 }
@@ -207,7 +201,6 @@ sfq_status sfq_net_open(sfq_net **out, const sfq_arch *arch, const sfq_modules *
         return sfq_fail_memory(err, sizeof(*owner), "network");
     net = &owner->public;
     net->arch = arch;
-    net->activation_bits = 32;
     owner->arena = sfq_arena_open();
     if (owner->arena)
         net->layer = SFQ_ARENA_ARRAY(owner->arena, sfq_layer_weights, (size_t)arch->layers);

@@ -40,8 +40,6 @@ typedef struct sfq_net {
     sfq_matrix lm_head;       /* tied: the same pointers as word, no bias */
     sfq_matrix pooler, classifier;
     uint64_t weight_bytes; /* that one token's pass reads: matrices without the tables' rows */
-    uint64_t macs_per_token;
-    int activation_bits; /* widest of the packed matrices; 32 when none is packed */
 } sfq_net;
 
 /* All handles must outlive the net. */

@@ -102,17 +102,3 @@ void sfq_rope_angles(const float *inv_freq, float factor, size_t half, size_t po
         sin[i] = sinf(angle) * factor;
     }
 }
-
-void sfq_rope_tables(const sfq_arch *arch, int begin, int end, float *cos, float *sin)
-{
-    float inv_freq[SFQ_MAX_HEAD_DIM / 2];
-    float factor;
-    size_t half = (size_t)arch->rope_dims / 2;
-    if (half == 0)
-        return;
-    sfq_rope_frequencies(arch, inv_freq, &factor);
-    for (int p = begin; p < end; p++) {
-        size_t row = (size_t)(p - begin) * half;
-        sfq_rope_angles(inv_freq, factor, half, (size_t)p, cos + row, sin + row);
-    }
-}

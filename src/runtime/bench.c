@@ -65,7 +65,7 @@ static sfq_status size_model(sfq_bench_model *m, const sfq_bench_options *o, sfq
 static sfq_status open_caches(sfq_bench_model *m, sfq_error *err)
 {
     int capacity = (int)(m->prompt + m->generate);
-    uint64_t bytes = m->batch * sfq_kv_bytes(m->engine->arch, capacity);
+    uint64_t bytes = sfq_cap_mul(m->batch, sfq_kv_bytes(m->engine->arch, capacity));
     SFQ_TRY(sfq_engine_need_memory(m->engine, bytes, "the KV cache of this batch", err));
     m->kv = SFQ_NEW_ARRAY(sfq_kv *, m->batch);
     if (m->kv == NULL)

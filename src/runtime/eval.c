@@ -13,6 +13,9 @@ static sfq_status check_options(const sfq_eval_options *o, sfq_error *err)
         return sfq_fail(err, SFQ_E_ARGUMENT, "evaluate either a task with its data or text files");
     if (o->text_count > 0 && o->text_files == NULL)
         return sfq_fail(err, SFQ_E_ARGUMENT, "text_count is set, text_files is NULL");
+    for (size_t i = 0; i < o->text_count; i++)
+        if (o->text_files[i] == NULL)
+            return sfq_fail(err, SFQ_E_ARGUMENT, "text file %zu is NULL", i + 1);
     if (o->text_count == 0 && o->data == NULL)
         return sfq_fail(err, SFQ_E_ARGUMENT, "task %s needs the directory of its data", o->task);
     if (o->context < 0 || o->batch < 0)

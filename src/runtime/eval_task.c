@@ -59,6 +59,10 @@ static sfq_status open_data(sfq_task_eval *e, sfq_error *err)
                            "task %s has %s, the head of %s gives %s", task->name,
                            values ? "values" : "classes", arch->architecture,
                            classes ? "classes" : "values or vectors");
+    if (arch->head == SFQ_MODEL_HEAD_REGRESSION && arch->labels != 1)
+        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, e->engine->path, NULL,
+                           "task %s has one value per example, the head of %s gives %d", task->name,
+                           e->engine->path, arch->labels);
     if (classes && task->label_count > 0 && task->label_count != arch->labels)
         return sfq_fail_at(err, SFQ_E_UNSUPPORTED, e->engine->path, NULL,
                            "task %s has %d labels, the model %d", task->name, task->label_count,

@@ -267,7 +267,7 @@ static sfq_status open_eval(sfq_text_eval *e, sfq_error *err)
         return sfq_fail_memory(err, e->block * vocab * sizeof(float), "logits");
     uint64_t scratch =
         sfq_exec_bytes(e->engine->net, sfq_pool_threads(e->engine->pool), e->batch * e->context);
-    return sfq_engine_need_memory(e->engine, scratch * (e->against != NULL ? 2 : 1),
+    return sfq_engine_need_memory(e->engine, sfq_cap_mul(scratch, e->against != NULL ? 2 : 1),
                                   "a batch of this size", err);
 }
 

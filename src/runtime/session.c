@@ -3,6 +3,7 @@
  * it was. */
 #include "runtime/session.h"
 
+#include "base/ck.h"
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "runtime/batch.h"
@@ -22,11 +23,12 @@ uint64_t sfq_timeline_bytes(const sfq_engine *engine, int capacity)
     capacity = resolve_capacity(engine, capacity);
     uint64_t piece = SFQ_PREFILL_TOKENS;
     uint64_t tokens = (uint64_t)capacity < piece ? (uint64_t)capacity : piece;
-    uint64_t bytes = sfq_kv_bytes(engine->arch, capacity);
-    bytes += (uint64_t)engine->arch->vocab * (sizeof(float) + sizeof(sfq_candidate));
-    if (engine->net != NULL)
-        bytes += sfq_exec_bytes(engine->net, sfq_pool_threads(engine->pool), (size_t)tokens);
-    return bytes;
+    uint64_t logits = (uint64_t)engine->arch->vocab * (sizeof(float) + sizeof(sfq_candidate));
+    uint64_t bytes = sfq_cap_add(sfq_kv_bytes(engine->arch, capacity), logits);
+    if (engine->net == NULL)
+        return bytes;
+    int threads = sfq_pool_threads(engine->pool);
+    return sfq_cap_add(bytes, sfq_exec_bytes(engine->net, threads, (size_t)tokens));
 }
 
 sfq_status sfq_timeline_open(sfq_session **out, sfq_engine *engine, int capacity, sfq_error *err)
@@ -97,7 +99,6 @@ sfq_status sfq_timeline_feed_hooks(sfq_session *s, const int32_t *ids, size_t co
     if (count > room)
         return sfq_fail(err, SFQ_E_LIMIT, "%zu tokens do not fit: %zu of %d positions are free",
                         count, room, sfq_kv_capacity(s->kv));
-    s->computed = false;
     for (size_t at = 0; at < count && status == SFQ_OK; at += SFQ_PREFILL_TOKENS) {
         size_t rest = count - at;
         size_t piece = rest < SFQ_PREFILL_TOKENS ? rest : SFQ_PREFILL_TOKENS;
@@ -105,9 +106,10 @@ sfq_status sfq_timeline_feed_hooks(sfq_session *s, const int32_t *ids, size_t co
         if (status == SFQ_OK)
             status = feed_piece(s, ids + at, piece, piece == rest, err);
     }
-    s->computed = status == SFQ_OK;
-    if (status != SFQ_OK)
-        sfq_kv_truncate(s->kv, before);
+    if (status == SFQ_OK)
+        s->computed = true;
+    else
+        sfq_kv_truncate(s->kv, before); /* the last step writes the logits: they are as before */
     return status;
 }
 

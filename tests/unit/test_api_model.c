@@ -159,6 +159,8 @@ static void test_session_limits(void **state)
     assert_ok(sfq_session_feed(s, ids, 1, &err));
     assert_fails(SFQ_E_DATA, "", sfq_session_feed(s, ids + 2, 1, &err));
     assert_int_equal(sfq_session_position(s), 1);
+    assert_non_null(sfq_session_logits(s)); /* the timeline is as it was, with its logits */
+    assert_ok(sfq_session_sample(s, NULL, &token, &err));
     assert_fails(SFQ_E_ARGUMENT, "position", sfq_session_rewind(s, 2, &err));
     assert_ok(sfq_session_feed(s, ids + 1, 1, &err));
     assert_ok(sfq_session_sample(s, NULL, &token, &err));
@@ -282,6 +284,7 @@ static void test_evaluate_refused(void **state)
     (void)state;
     static const char *const files[1] = {"tests/data/passage.txt"};
     static const char *const missing[1] = {"tests/data/no-such.txt"};
+    static const char *const no_file = NULL;
     sfq_model *novels = open_model(NOVELS, 1), *reviews = open_model(REVIEWS, 1);
     sfq_eval_options o;
     sfq_eval_result r;
@@ -300,10 +303,46 @@ static void test_evaluate_refused(void **state)
     assert_status(SFQ_E_INTERRUPTED, sfq_evaluate(novels, &o, &r, &err));
     assert_int_equal(r.tokens, 0);
     o.hooks.cancelled = NULL;
+    o.text_files = &no_file;
+    assert_fails(SFQ_E_ARGUMENT, "NULL", sfq_evaluate(novels, &o, &r, &err));
     o.text_files = missing;
     assert_fails(SFQ_E_NOT_FOUND, "no-such", sfq_evaluate(novels, &o, &r, &err));
     sfq_model_close(&novels);
     sfq_model_close(&reviews);
+}
+
+static void link_file(const char *from, const char *dir, const char *name)
+{
+    char path[2 * SCRATCH_ROOM], cwd[SCRATCH_ROOM];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    snprintf(path, sizeof path, "%s/%s/%s", cwd, from, name);
+    assert_int_equal(symlink(path, scratch_path(dir, name)), 0);
+}
+
+/* A head of two values meets data of one: refused, for there is room for one. */
+static void test_evaluate_two_values(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    scratch_put(
+        dir, "config.json",
+        "{\"architectures\": [\"BertForSequenceClassification\"], \"model_type\": \"bert\", "
+        "\"problem_type\": \"regression\", \"hidden_act\": \"gelu\", \"hidden_size\": 128, "
+        "\"intermediate_size\": 512, \"layer_norm_eps\": 1e-12, "
+        "\"max_position_embeddings\": 128, \"num_attention_heads\": 4, "
+        "\"num_hidden_layers\": 4, \"type_vocab_size\": 2, \"vocab_size\": 4096}");
+    scratch_put(dir, "dev.jsonl", "{\"text\": \"a\", \"label\": 0.5}\n");
+    link_file(REVIEWS, dir, "model.safetensors");
+    link_file(REVIEWS, dir, "tokenizer.json");
+    sfq_model *model = open_model(dir, 1);
+    sfq_eval_options o;
+    sfq_eval_result r;
+    sfq_eval_options_default(&o);
+    o.data = dir;
+    assert_fails(SFQ_E_UNSUPPORTED, "gives 2", sfq_evaluate(model, &o, &r, &err));
+    sfq_model_close(&model);
+    scratch_close(dir);
 }
 
 /* A bounded number of scored tokens is a prefix of the whole; the batch changes nothing. */
@@ -341,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_generate_refused),
         cmocka_unit_test(test_classify),
         cmocka_unit_test(test_evaluate_refused),
+        cmocka_unit_test(test_evaluate_two_values),
         cmocka_unit_test(test_evaluate_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
