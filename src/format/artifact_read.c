@@ -15,6 +15,12 @@
 
 enum { SHAPE_MAX = 1 << 30 };
 
+/* Kernels add unsigned 8-bit codes times activations over a segment in an int32. segment_k follows
+ * from the shape and is at most SFQ_SEGMENT_MAX, so no file can reach the limit. */
+_Static_assert(INT64_C(255) * ((1 << (SFQ_ACTIVATION_BITS_MAX - 1)) - 1) * SFQ_SEGMENT_MAX <=
+                   INT32_MAX,
+               "widest activations times the longest segment");
+
 /* ---- quantization_config ---- */
 
 static sfq_status read_layers(sfq_artifact_info *info, const sfq_hf_config *c, sfq_error *err)

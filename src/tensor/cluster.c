@@ -4,7 +4,12 @@
 
 #include "base/ck.h"
 
-enum { SEGMENT_LONG_FROM = 2048, SEGMENT_LONG = 1024, SEGMENT_UNIT = 512, BLOCK_BYTES_8 = 1024 };
+enum {
+    SEGMENT_LONG_FROM = 2048,
+    SEGMENT_LONG = SFQ_SEGMENT_MAX,
+    SEGMENT_UNIT = 512,
+    BLOCK_BYTES_8 = 1024
+};
 
 static size_t divide_up(size_t a, size_t b)
 {
