@@ -72,8 +72,8 @@ SFQ_API sfq_status sfq_compress_plan(const sfq_compress_options *options, sfq_co
                                      sfq_error *err);
 
 /* Writes the artifact; on any failure the output path is as it was before. GUARD: the artifact is
- * kept as OUTPUT.rejected and *out is filled. Codes: ARGUMENT, EXISTS, NO_SPACE, MEMORY,
- * UNSUPPORTED, NUMERIC, FORMAT, IO, INTERRUPTED. */
+ * kept as OUTPUT.rejected and *out is filled. Codes: as opening a model, and ARGUMENT, DATA,
+ * EXISTS, NO_SPACE, INTERRUPTED, GUARD. */
 SFQ_API sfq_status sfq_compress(const sfq_compress_options *options, sfq_compress_result *out,
                                 sfq_error *err);
 

@@ -65,6 +65,7 @@ void cli_signals_catch(bool json, const char *file)
                  name, what, file ? name : "");
     handle(SIGBUS, on_bus);
     handle(SIGPIPE, SIG_IGN);
+    handle(SIGXFSZ, SIG_IGN); /* write() fails instead, and the output is cleaned up */
     if (!cancelled) {
         handle(SIGINT, on_stop);
         handle(SIGTERM, on_stop);

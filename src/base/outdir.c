@@ -83,7 +83,8 @@ static sfq_status check_target(const sfq_outdir *dir, sfq_error *err)
     if (dir->force || kind == TARGET_ABSENT)
         return SFQ_OK;
     return sfq_fail_at(err, SFQ_E_EXISTS, dir->target, NULL,
-                       "%s: exists; choose another output or force its replacement", dir->target);
+                       "%s: exists; choose another output, or replace it with --force",
+                       dir->target);
 }
 
 /* ---- open ---- */
@@ -179,7 +180,8 @@ sfq_status sfq_outdir_open(sfq_outdir **out, const char *target, bool force, sfq
     SFQ_DO(split_target(dir, target, &name, err));
     dir->parent_fd = sfq_sys_open(dir->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (dir->parent_fd < 0) {
-        status = sfq_fail_errno(err, errno, dir->parent, "cannot open the parent directory");
+        status = sfq_fail_errno(err, errno, dir->parent,
+                                "cannot open the parent directory, which must exist");
         goto done;
     }
     SFQ_DO(check_target(dir, err));

@@ -143,6 +143,7 @@ static sfq_status status_of_errno(int errnum)
     switch (errnum) {
     case ENOSPC:
     case EDQUOT:
+    case EFBIG: /* a limit of the process or the file system on one file */
         return SFQ_E_NO_SPACE;
     case ENOENT:
     case ENOTDIR: /* these name nothing that could be there */

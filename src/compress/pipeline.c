@@ -154,10 +154,11 @@ static sfq_status stage_write(run *r, bool rejected, sfq_error *err)
     SFQ_TRY(sfq_report_write(&report, r->dir, err));
     SFQ_TRY(sfq_card_write(&report, r->dir, err));
     SFQ_TRY(sfq_hooks_check(&r->options->hooks, err));
-    sfq_hooks_progress(&r->options->hooks, "write", stage_count(r), stage_count(r), 0, 0, "bytes");
     const char *slash = strrchr(output, '/');
     const char *last = slash != NULL ? slash + 1 : output;
     SFQ_TRY(sfq_outdir_commit(&r->dir, rejected ? last : NULL, err));
+    sfq_hooks_progress(&r->options->hooks, "write", stage_count(r), stage_count(r), r->out->bytes,
+                       r->out->bytes, "bytes");
     end_stage(r, "write");
     r->out->seconds = sfq_clock_seconds() - r->begin;
     return SFQ_OK;

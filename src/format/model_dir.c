@@ -99,6 +99,9 @@ done:
 sfq_status sfq_model_dir_resolve(char **dir, const char *model, sfq_error *err)
 {
     *dir = NULL;
+    if (model[0] == '\0')
+        return sfq_fail(err, SFQ_E_NOT_FOUND,
+                        "\"\": no such directory; give a model's directory or a Hub id");
     if (sfq_dir_exists(model)) {
         *dir = sfq_mem_strdup(model);
         return *dir ? SFQ_OK : sfq_fail_memory(err, strlen(model) + 1, model);

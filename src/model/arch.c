@@ -68,7 +68,7 @@ static sfq_status sfq_unsupported(sfq_error *err, const sfq_hf_config *c, const 
 
 static sfq_status sfq_pick_family(sfq_arch *a, const sfq_hf_config *c, sfq_error *err)
 {
-    if (!c->architecture)
+    if (!c->architecture || c->architecture[0] == '\0')
         return sfq_unsupported(err, c, "a config without \"architectures\"", NULL);
     for (size_t i = 0; i < sizeof(sfq_families) / sizeof(sfq_families[0]); i++) {
         const sfq_family_row *row = &sfq_families[i];

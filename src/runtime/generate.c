@@ -64,7 +64,8 @@ static sfq_status open_timeline(sfq_generating *g, sfq_error *err)
         capacity = capacity < positions ? capacity : positions;
     }
     if (g->prompt.count > capacity)
-        return sfq_fail(err, SFQ_E_LIMIT, "the prompt has %zu tokens, room is for %zu",
+        return sfq_fail(err, SFQ_E_LIMIT,
+                        "the prompt has %zu tokens, room is for %zu; give a shorter one",
                         g->prompt.count, capacity);
     size_t room = capacity - g->prompt.count + 1;
     g->limit = (size_t)g->o->max_tokens < room ? (size_t)g->o->max_tokens : room;

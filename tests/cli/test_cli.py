@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pty
+import resource
 import select
 import shutil
 import signal
@@ -299,6 +300,17 @@ class Streams(Case):
         self.assertEqual(child.returncode, 1, err)
         self.assertIn(b"changed or was cut", err)
         self.assertEqual(len(err.splitlines()), 1)
+
+
+    def test_file_size_limit(self):
+        """A limit on the size of files (ulimit -f) is a full disk, not a signal."""
+        limit = (1 << 20, 1 << 20)
+        done = subprocess.run([SFQ, "compress", NOVELS, "-o", str(self.scratch / "out"), "--prune",
+                               "0", "--steps", "0", "-q"], capture_output=True, timeout=60,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+        self.assertEqual(done.returncode, 6, done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+        self.assertEqual(os.listdir(self.scratch), [])
 
 
 class Interrupt(Case):

@@ -105,6 +105,7 @@ def unsupported():
     return [
         Case("C14-architecture", 5, "FooForCausalLM", keys(LLAMA, architectures=[
             "FooForCausalLM"], model_type="foo")),
+        Case("C14-no-architectures", 5, 'without "architectures"', keys(LLAMA, architectures=...)),
         Case("C14-activation", 5, "snake", keys(BERT, hidden_act="snake")),
         Case("C14-rope-type", 5, "longrope", rope(rope_type="longrope")),
         Case("C14-quant-method", 5, "gptq", keys(LLAMA, quantization_config=gptq)),

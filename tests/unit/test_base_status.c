@@ -60,11 +60,17 @@ static void errno_mapping(void **state)
     static const struct {
         int errnum;
         sfq_status status;
-    } table[] = {{ENOSPC, SFQ_E_NO_SPACE},   {EDQUOT, SFQ_E_NO_SPACE},
-                 {ENOENT, SFQ_E_NOT_FOUND},  {EEXIST, SFQ_E_EXISTS},
-                 {ENOMEM, SFQ_E_MEMORY},     {EIO, SFQ_E_IO},
-                 {EACCES, SFQ_E_IO},         {ELOOP, SFQ_E_NOT_FOUND},
-                 {ENOTDIR, SFQ_E_NOT_FOUND}, {ENAMETOOLONG, SFQ_E_NOT_FOUND}};
+    } table[] = {{ENOSPC, SFQ_E_NO_SPACE},
+                 {EDQUOT, SFQ_E_NO_SPACE},
+                 {EFBIG, SFQ_E_NO_SPACE},
+                 {ENOENT, SFQ_E_NOT_FOUND},
+                 {EEXIST, SFQ_E_EXISTS},
+                 {ENOMEM, SFQ_E_MEMORY},
+                 {EIO, SFQ_E_IO},
+                 {EACCES, SFQ_E_IO},
+                 {ELOOP, SFQ_E_NOT_FOUND},
+                 {ENOTDIR, SFQ_E_NOT_FOUND},
+                 {ENAMETOOLONG, SFQ_E_NOT_FOUND}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         sfq_error err;
         assert_int_equal(sfq_fail_errno(&err, table[i].errnum, "dir/f", "write failed"),
