@@ -1,7 +1,7 @@
 /* runtime/stream.c - incremental detokenization. What a token adds is the difference between two
  * decodings of the same window of tokens, because decoders look at neighbours (leading spaces,
  * characters spread over byte tokens). U+FFFD at the end of a decoding may be a character that is
- * not complete yet, so it waits. The window moves on now and then, or long answers would cost the
+ * not complete yet, so it waits; but not for ever, a model may write nothing else. The window moves on now and then, or long answers would cost the
  * square of their length; it keeps some tokens of context and never begins within a character. */
 #include "runtime/stream.h"
 
@@ -13,7 +13,8 @@
 
 enum {
     CONTEXT_TOKENS = 16, /* kept when the window moves */
-    WINDOW_TOKENS = 128  /* it moves at this size */
+    WINDOW_TOKENS = 128, /* it moves at this size */
+    OPEN_TOKENS = 64     /* more of them waiting are no character */
 };
 
 static const char REPLACEMENT[] = "\xef\xbf\xbd";
@@ -127,7 +128,8 @@ static size_t held_back(const sfq_stream *s)
 static sfq_status show(sfq_stream *s, bool all, const char **piece, size_t *bytes, sfq_error *err)
 {
     size_t before = s->text.len;
-    SFQ_TRY(take(s, all, err));
+    bool overdue = s->count - s->settled > OPEN_TOKENS;
+    SFQ_TRY(take(s, all || overdue, err));
     if (s->text.len > before)
         find_stop(s, before);
     size_t end = s->text.len;

@@ -213,6 +213,31 @@ static void test_long_answer(void **state)
     sfq_stream_close(&s);
 }
 
+/* Bytes that never become a character are shown before the end, and the window goes on moving. */
+static void test_broken_for_ever(void **state)
+{
+    (void)state;
+    enum { N = 2000 };
+    sfq_stream s;
+    size_t most = 0;
+    open_stream(&s, NULL, 0);
+    for (size_t i = 0; i < N; i++) {
+        const char *piece = NULL;
+        size_t bytes = 0;
+        assert_ok(sfq_stream_add(&s, BYTE + 0x80, &piece, &bytes, &err));
+        most = s.count - s.window > most ? s.count - s.window : most;
+    }
+    assert_true(most < 256);
+    assert_true(s.shown > (size_t)3 * (N - 100));
+    const char *rest = NULL;
+    size_t rest_bytes = 0;
+    assert_ok(sfq_stream_finish(&s, &rest, &rest_bytes, &err));
+    assert_int_equal(s.shown, 3 * N);
+    for (size_t i = 0; i < N; i++)
+        assert_memory_equal(s.text.data + 3 * i, "\xef\xbf\xbd", 3);
+    sfq_stream_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +249,7 @@ int main(void)
         cmocka_unit_test(test_held_back_is_shown_at_the_end),
         cmocka_unit_test(test_bad_stop),
         cmocka_unit_test(test_long_answer),
+        cmocka_unit_test(test_broken_for_ever),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
