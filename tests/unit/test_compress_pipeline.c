@@ -378,6 +378,26 @@ static void test_long_output(void **state)
     scratch_close(dir);
 }
 
+/* What only the report would trip over at the end is refused at the beginning. */
+static void test_unknown_isa(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    fake f = {.metric = "accuracy", .values = {0.9, 0.9}};
+    sfq_measure measure = {&f, fake_run};
+    sfq_compress_options o = options("models/sst2-tiny", scratch_path(dir, "out"));
+    sfq_compress_result done;
+    const char *before = getenv("SFQ_MAX_ISA");
+    char *saved = before != NULL ? strdup(before) : NULL;
+    assert_int_equal(setenv("SFQ_MAX_ISA", "abacus", 1), 0);
+    assert_fails(SFQ_E_ARGUMENT, "abacus", sfq_pipeline_run(&o, &measure, &done, &err));
+    assert_int_equal(f.calls, 0);
+    assert_int_equal(saved != NULL ? setenv("SFQ_MAX_ISA", saved, 1) : unsetenv("SFQ_MAX_ISA"), 0);
+    free(saved);
+    scratch_close(dir);
+}
+
 /* ---- hooks ---- */
 
 typedef struct stopper {
@@ -467,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_guard),
         cmocka_unit_test(test_guard_spares_the_source),
         cmocka_unit_test(test_long_output),
+        cmocka_unit_test(test_unknown_isa),
         cmocka_unit_test(test_cancel_leaves_nothing),
         cmocka_unit_test(test_unused_rule_is_said),
         cmocka_unit_test(test_preflight),
