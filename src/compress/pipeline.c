@@ -95,8 +95,8 @@ static sfq_status check_request(const run *r, sfq_error *err)
     if (o->output == NULL || *o->output == 0)
         return sfq_fail(err, SFQ_E_ARGUMENT, "no output was named; pass -o DIR");
     sfq_isa cap;
-    SFQ_TRY(
-        sfq_isa_from_env(&cap, err)); /* the report names it: wrong before the work, not after */
+    /* the report names it: an unknown one must not stop the run at its end */
+    SFQ_TRY(sfq_isa_from_env(&cap, err));
     if (o->max_drop >= 0 && r->measure == NULL)
         return sfq_fail(err, SFQ_E_ARGUMENT,
                         "--max-drop needs something to measure: --task and --data, or --text");

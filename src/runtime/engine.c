@@ -15,18 +15,31 @@
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/* Copies that the net makes of file data: GPT-2's transposed matrices, float scales and norms. */
-static uint64_t private_bytes(const sfq_engine *e)
+static uint64_t module_copies(const sfq_engine *e, const sfq_module *m)
+{
+    const sfq_packed_spec *spec = m->packed ? sfq_artifact_find(e->artifact, m->name) : NULL;
+    const sfq_tensor *bias = m->bias ? sfq_module_bias(m, e->ck) : NULL;
+    const sfq_tensor *weight = sfq_module_weight(m, e->ck);
+    uint64_t bytes = bias != NULL ? sizeof(float) * bias->count : 0;
+    if (spec != NULL)
+        return bytes + sizeof(float) * sfq_cluster_scales(&spec->cluster);
+    if (weight == NULL)
+        return bytes;
+    if (!sfq_role_is_matrix(m->role))
+        return bytes + sizeof(float) * weight->count;
+    bool aligned = (uintptr_t)weight->data % sfq_dtype_info(weight->dtype)->bytes == 0;
+    return bytes + (m->transposed || !aligned ? weight->bytes : 0);
+}
+
+uint64_t sfq_engine_copies(const sfq_engine *e)
 {
     uint64_t bytes = 0;
-    for (size_t i = 0; i < e->modules->count; i++) {
-        const sfq_module *m = &e->modules->items[i];
-        const sfq_packed_spec *spec = m->packed ? sfq_artifact_find(e->artifact, m->name) : NULL;
-        if (spec != NULL)
-            bytes += 4 * (uint64_t)sfq_cluster_scales(&spec->cluster);
-        else if (m->transposed)
-            bytes += 4 * (uint64_t)m->n * m->k;
-        bytes += 8 * (uint64_t)m->n;
+    for (size_t i = 0; i < e->modules->count; i++)
+        bytes += module_copies(e, &e->modules->items[i]);
+    for (size_t i = 0; i < sfq_checkpoint_count(e->ck); i++) {
+        const sfq_tensor *t = sfq_checkpoint_at(e->ck, i); /* codes of a foreign writer */
+        if (t->dtype == SFQ_U8 && (uintptr_t)t->data % 64 != 0)
+            bytes += t->bytes;
     }
     return bytes;
 }
@@ -34,7 +47,7 @@ static uint64_t private_bytes(const sfq_engine *e)
 static sfq_status check_memory(const sfq_engine *e, const sfq_hooks *hooks, sfq_error *err)
 {
     uint64_t available = sfq_memory_available();
-    uint64_t own = private_bytes(e);
+    uint64_t own = sfq_engine_copies(e);
     uint64_t weights = sfq_checkpoint_bytes(e->ck);
     if (own > available)
         return sfq_fail_at(err, SFQ_E_MEMORY, e->path, NULL,

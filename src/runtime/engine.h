@@ -35,6 +35,9 @@ sfq_status sfq_engine_layer(const sfq_engine *engine, int layer, sfq_layer_info 
  * UNSUPPORTED for another head. */
 enum { SFQ_NEED_WEIGHTS = 0, SFQ_NEED_TOKENIZER = 1, SFQ_NEED_LM = 2 };
 sfq_status sfq_engine_need(const sfq_engine *engine, unsigned needs, sfq_error *err);
+/* Bytes of file data that the net copies: GPT-2's transposed matrices, what a foreign writer did
+ * not align, and what becomes float: scales, norms, biases. */
+uint64_t sfq_engine_copies(const sfq_engine *engine);
 /* MEMORY when `bytes` more than are available. */
 sfq_status sfq_engine_need_memory(const sfq_engine *engine, uint64_t bytes, const char *what,
                                   sfq_error *err);

@@ -58,4 +58,23 @@ static inline const char *put_safetensors(const char *name, const char *header, 
     return path;
 }
 
+typedef struct st_entry {
+    const char *name;
+    int rows, cols; /* cols 0: rank 1 */
+} st_entry;
+
+/* One more F16 tensor in a header that began as "{"; data goes on at byte `at`, the new end is
+ * returned. */
+static inline size_t add_f16(char *header, size_t room, st_entry e, size_t at)
+{
+    size_t bytes = (size_t)e.rows * (size_t)(e.cols > 0 ? e.cols : 1) * 2, n = strlen(header);
+    char cols[16] = "";
+    if (e.cols > 0)
+        snprintf(cols, sizeof cols, ", %d", e.cols);
+    snprintf(header + n, room - n,
+             "%s\"%s\": {\"dtype\": \"F16\", \"shape\": [%d%s], \"data_offsets\": [%zu, %zu]}",
+             n > 1 ? ", " : "", e.name, e.rows, cols, at, at + bytes);
+    return at + bytes;
+}
+
 #endif

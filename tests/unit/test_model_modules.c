@@ -16,32 +16,15 @@ static const char CONFIG[] =
     "\"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true, "
     "\"per_layer_config\": {\"0\": {\"skip\": [\"attention\"]}}}";
 
-typedef struct entry {
-    const char *name;
-    int rows, cols; /* cols 0: rank 1 */
-} entry;
-
-static const entry model[] = {{"model.embed_tokens.weight", VOCAB, C},
-                              {"model.layers.0.post_attention_layernorm.weight", C, 0},
-                              {"model.layers.0.mlp.gate_proj.weight", C, C},
-                              {"model.layers.0.mlp.up_proj.weight", C, C},
-                              {"model.layers.0.mlp.down_proj.weight", C, C},
-                              {"model.norm.weight", C, 0}};
-
-static size_t add_entry(char *header, const entry *e, size_t at)
-{
-    size_t bytes = (size_t)e->rows * (size_t)(e->cols > 0 ? e->cols : 1) * 2, n = strlen(header);
-    char cols[16] = "";
-    if (e->cols > 0)
-        snprintf(cols, sizeof cols, ", %d", e->cols);
-    snprintf(header + n, HEADER_ROOM - n,
-             "%s\"%s\": {\"dtype\": \"F16\", \"shape\": [%d%s], \"data_offsets\": [%zu, %zu]}",
-             n > 1 ? ", " : "", e->name, e->rows, cols, at, at + bytes);
-    return at + bytes;
-}
+static const st_entry model[] = {{"model.embed_tokens.weight", VOCAB, C},
+                                 {"model.layers.0.post_attention_layernorm.weight", C, 0},
+                                 {"model.layers.0.mlp.gate_proj.weight", C, C},
+                                 {"model.layers.0.mlp.up_proj.weight", C, C},
+                                 {"model.layers.0.mlp.down_proj.weight", C, C},
+                                 {"model.norm.weight", C, 0}};
 
 /* The modules of the model with one tensor more; whether attention's output is among them. */
-static sfq_status open_with(entry more, bool *output)
+static sfq_status open_with(st_entry more, bool *output)
 {
     static char header[HEADER_ROOM];
     sfq_hf_config *config = NULL;
@@ -51,8 +34,8 @@ static sfq_status open_with(entry more, bool *output)
     size_t at = 0;
     strcpy(header, "{");
     for (size_t i = 0; i < sizeof model / sizeof *model; i++)
-        at = add_entry(header, &model[i], at);
-    at = add_entry(header, &more, at);
+        at = add_f16(header, sizeof header, model[i], at);
+    at = add_f16(header, sizeof header, more, at);
     strcat(header, "}");
     (void)put_safetensors("model.safetensors", header, at);
     (void)put_text("config.json", CONFIG);
@@ -73,12 +56,12 @@ static void test_empty_leftovers(void **state)
 {
     (void)state;
     bool output;
-    assert_ok(open_with((entry){"model.layers.0.self_attn.o_proj.bias", 0, 0}, &output));
+    assert_ok(open_with((st_entry){"model.layers.0.self_attn.o_proj.bias", 0, 0}, &output));
     assert_false(output);
-    assert_ok(open_with((entry){"model.layers.0.self_attn.q_proj.weight", 0, C}, &output));
+    assert_ok(open_with((st_entry){"model.layers.0.self_attn.q_proj.weight", 0, C}, &output));
     assert_false(output);
     assert_fails(SFQ_E_FORMAT, "no such tensor",
-                 open_with((entry){"model.layers.0.self_attn.o_proj.bias", C, 0}, &output));
+                 open_with((st_entry){"model.layers.0.self_attn.o_proj.bias", C, 0}, &output));
 }
 
 /* The norm of the dropped sublayer may stay; a bias of a norm that is used may not be dropped. */
@@ -86,9 +69,10 @@ static void test_norms(void **state)
 {
     (void)state;
     bool output;
-    assert_ok(open_with((entry){"model.layers.0.input_layernorm.weight", C, 0}, &output));
-    assert_fails(SFQ_E_FORMAT, "no such tensor",
-                 open_with((entry){"model.layers.0.post_attention_layernorm.bias", C, 0}, &output));
+    assert_ok(open_with((st_entry){"model.layers.0.input_layernorm.weight", C, 0}, &output));
+    assert_fails(
+        SFQ_E_FORMAT, "no such tensor",
+        open_with((st_entry){"model.layers.0.post_attention_layernorm.bias", C, 0}, &output));
 }
 
 int main(void)
