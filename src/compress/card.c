@@ -123,9 +123,12 @@ static sfq_status add_tail(sfq_buf *b, const sfq_report *report, const char *lic
     SFQ_TRY(
         sfq_buf_addf(b, err,
                      "\n## How it was made\n\nRecipe `%s`: %d bits for the matrices, %d bits for "
-                     "embeddings and language-model heads; nothing pruned, no data used. "
+                     "embeddings and language-model heads%s; nothing pruned, no data used. "
                      "`sfq_report.json` has the options, every tensor's error and the times.\n",
-                     report->result->recipe, o->bits, o->embedding_bits));
+                     report->result->recipe, o->bits, o->embedding_bits,
+                     o->keep_count + o->bits_for_count > 0 ? ", others for the tensors that `keep` "
+                                                             "and `bits_for` name"
+                                                           : ""));
     SFQ_TRY(sfq_buf_addf(
         b, err, "\n## Use\n\n```sh\nsfq inspect DIR\nsfq run DIR%s\n```\n\n## Licence\n\n",
         report->source->arch->head == SFQ_MODEL_HEAD_LM ? " -p \"Once upon a time\""

@@ -122,13 +122,40 @@ static sfq_status stage_check(run *r, sfq_error *err)
     return SFQ_OK;
 }
 
-static sfq_status stage_measure(run *r, const char *dir, const char *name, double *value,
+/* An evaluation counts its own stages; to the caller it is one of ours. */
+typedef struct stage_view {
+    const sfq_hooks *inner;
+    const char *name;
+    int index, count;
+} stage_view;
+
+static void view_progress(void *ud, const sfq_progress *p)
+{
+    const stage_view *v = ud;
+    sfq_hooks_progress(v->inner, v->name, v->index, v->count, p->done, p->total, p->unit);
+}
+
+static void view_log(void *ud, sfq_log_level level, const char *message)
+{
+    const stage_view *v = ud;
+    sfq_hooks_log(v->inner, level, "%s", message);
+}
+
+static bool view_cancelled(void *ud)
+{
+    const stage_view *v = ud;
+    return v->inner->cancelled != NULL && v->inner->cancelled(v->inner->ud);
+}
+
+static sfq_status stage_measure(run *r, const char *dir, const char *name, int index, double *value,
                                 sfq_error *err)
 {
     if (r->measure == NULL)
         return SFQ_OK;
-    SFQ_TRY(sfq_hooks_check(&r->options->hooks, err));
-    SFQ_TRY(r->measure->run(r->measure->ud, dir, &r->options->hooks, r->out->metric, value, err));
+    stage_view view = {&r->options->hooks, name, index, stage_count(r)};
+    sfq_hooks hooks = {&view, view_progress, view_log, view_cancelled};
+    SFQ_TRY(sfq_hooks_check(&hooks, err));
+    SFQ_TRY(r->measure->run(r->measure->ud, dir, &hooks, r->out->metric, value, err));
     end_stage(r, name);
     return SFQ_OK;
 }
@@ -172,9 +199,9 @@ static sfq_status run_stages(run *r, sfq_error *err)
     sfq_compress_result *out = r->out;
     SFQ_TRY(check_request(r, err));
     SFQ_TRY(stage_check(r, err));
-    SFQ_TRY(stage_measure(r, r->source->dir, "baseline", &out->baseline, err));
+    SFQ_TRY(stage_measure(r, r->source->dir, "baseline", 2, &out->baseline, err));
     SFQ_TRY(stage_fuse(r, err));
-    SFQ_TRY(stage_measure(r, sfq_outdir_path(r->dir), "evaluate", &out->compressed, err));
+    SFQ_TRY(stage_measure(r, sfq_outdir_path(r->dir), "evaluate", 4, &out->compressed, err));
     out->measured = r->measure != NULL;
     if (out->measured)
         out->drop = drop_of(out);
@@ -186,7 +213,7 @@ static sfq_status run_stages(run *r, sfq_error *err)
         return SFQ_OK;
     return sfq_fail_at(
         err, SFQ_E_GUARD, out->output, NULL,
-        "%s fell from %.6g to %.6g, a drop of %.4g where %.4g is allowed; the result "
+        "%s went from %.6g to %.6g, a drop of %.4g where %.4g is allowed; the result "
         "is kept as %s; use more --bits, or allow more with --max-drop",
         out->metric, out->baseline, out->compressed, out->drop, r->options->max_drop, out->output);
 }

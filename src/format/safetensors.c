@@ -183,6 +183,11 @@ const sfq_tensor *sfq_safetensors_find(const sfq_safetensors *st, const char *na
     return NULL;
 }
 
+const char *sfq_safetensors_path(const sfq_safetensors *st)
+{
+    return st->path;
+}
+
 const char *sfq_safetensors_metadata(const sfq_safetensors *st, const char *key)
 {
     sfq_st_pair wanted = {key, NULL};

@@ -20,6 +20,7 @@ const sfq_tensor *sfq_safetensors_find(const sfq_safetensors *st, const char *na
 /* A value of __metadata__; NULL when absent. */
 const char *sfq_safetensors_metadata(const sfq_safetensors *st, const char *key);
 uint64_t sfq_safetensors_bytes(const sfq_safetensors *st); /* of the file */
+const char *sfq_safetensors_path(const sfq_safetensors *st);
 
 /* ---- writing: declare every tensor in file order, then write each one's bytes ---- */
 

@@ -68,8 +68,9 @@ sfq_status sfq_engine_need_memory(const sfq_engine *engine, uint64_t bytes, cons
     if (bytes <= available)
         return SFQ_OK;
     return sfq_fail_at(err, SFQ_E_MEMORY, engine->path, NULL,
-                       "%s needs %.1f MB of memory, %.1f MB are available", what,
-                       (double)bytes / 1e6, (double)available / 1e6);
+                       "%s needs %.1f MB of memory, %.1f MB are available; ask for fewer tokens "
+                       "or sequences at a time",
+                       what, (double)bytes / 1e6, (double)available / 1e6);
 }
 
 /* ---- parts ----------------------------------------------------------------------------------- */

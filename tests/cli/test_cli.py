@@ -404,6 +404,41 @@ class Compress(Case):
         self.refused(2, "compress", NOVELS, "--plan", *self.DATA_FREE, "--keep", "(",
                      says=["("])
 
+    def test_progress(self):
+        """Evaluations inside a compression count as its stages."""
+        text = self.scratch / "text"
+        text.write_text("It was a dark night. " * 40)
+        status, _, err = sfq("compress", NOVELS, "-o", str(self.scratch / "out"), *self.DATA_FREE,
+                             "--text", str(text))
+        self.assertEqual(status, 0, err)
+        stages = [line.split()[1:3] for line in err.splitlines()]
+        for index, name in enumerate("check baseline fuse evaluate write".split(), 1):
+            self.assertIn([f"{index}/5", name], stages)
+        self.assertEqual({n for n, _ in stages}, {f"{i}/5" for i in range(1, 6)})
+        self.assertNotIn(" 0 bytes", err)
+
+    def test_card(self):
+        out = self.scratch / "out"
+        self.good("compress", NOVELS, "-o", str(out), *self.DATA_FREE, "-q", "--keep", "layers.0")
+        self.assertIn("`keep`", (out / "README.md").read_text())
+        self.good("compress", NOVELS, "-o", str(out), *self.DATA_FREE, "-q", "--force")
+        self.assertNotIn("`keep`", (out / "README.md").read_text())
+
+    def test_verify(self):
+        out = self.scratch / "out"
+        self.good("compress", NOVELS, "-o", str(out), *self.DATA_FREE, "-q")
+        weights = out / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-100000] ^= 1
+        weights.write_bytes(data)
+        self.good("inspect", str(out))
+        error = self.refused(2, "inspect", str(out), "--verify", "-q", says=["damaged"])
+        self.assertEqual((error["code"], error["file"]), ("E_CHECKSUM", str(weights)))
+        self.assertTrue(error["tensor"].endswith(".codes"))
+        status, _, err = sfq("inspect", NOVELS, "--verify")
+        self.assertEqual(status, 0, err)
+        self.assertIn("56 of 56 tensors carry no checksum", err)
+
     def test_guard(self):
         text, out = self.scratch / "text", self.scratch / "out"
         text.write_text(self.good("run", NOVELS, "-p", "The", "-n", "300", "--ignore-eos"))
