@@ -59,7 +59,7 @@ static bool has_avx2(const cpu_bits *c)
 
 static bool has_avxvnni(const cpu_bits *c)
 {
-    return all_set(c->leaf7_1_eax, 1u << 4);
+    return has_avx2(c) && all_set(c->leaf7_1_eax, 1u << 4);
 }
 
 static bool has_avx512(const cpu_bits *c)
@@ -92,4 +92,10 @@ sfq_isa sfq_isa_detect(void)
     if (!has_avx512vnni(&c))
         return SFQ_ISA_AVX512;
     return has_amx(&c) ? SFQ_ISA_AMX : SFQ_ISA_AVX512VNNI;
+}
+
+bool sfq_isa_has_avxvnni(void)
+{
+    cpu_bits c = read_cpu();
+    return has_avxvnni(&c);
 }

@@ -17,7 +17,7 @@ static const char *const isa_names[SFQ_ISA_COUNT] = {
 static const sfq_kernels table_ref = {
     .isa = SFQ_ISA_REF,
     .isa_name = "ref",
-#define SFQ_KERNEL(op, at_ref, at_avx2) .op = sfq_##op##_##at_ref,
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_ref,
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
@@ -25,7 +25,15 @@ static const sfq_kernels table_ref = {
 static const sfq_kernels table_avx2 = {
     .isa = SFQ_ISA_AVX2,
     .isa_name = "avx2",
-#define SFQ_KERNEL(op, at_ref, at_avx2) .op = sfq_##op##_##at_avx2,
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_avx2,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+static const sfq_kernels table_avxvnni = {
+    .isa = SFQ_ISA_AVXVNNI,
+    .isa_name = "avxvnni",
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_avxvnni,
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
@@ -34,6 +42,8 @@ const sfq_kernels *sfq_kernels_get(sfq_isa max)
 {
     sfq_isa host = sfq_isa_detect();
     sfq_isa level = host < max ? host : max;
+    if (level >= SFQ_ISA_AVXVNNI && sfq_isa_has_avxvnni())
+        return &table_avxvnni;
     return level >= SFQ_ISA_AVX2 ? &table_avx2 : &table_ref;
 }
 

@@ -156,6 +156,8 @@ const sfq_kernels *sfq_kernels_get(sfq_isa max);
 sfq_status sfq_isa_from_env(sfq_isa *out, sfq_error *err);
 const char *sfq_isa_name(sfq_isa isa);
 sfq_isa sfq_isa_detect(void); /* what the processor and the OS offer */
+/* AVX-VNNI is the one level that those above it do not imply: AVX-512 came before it. */
+bool sfq_isa_has_avxvnni(void);
 
 /* ---- packing (L2, byte-deciding: plain C, one implementation) -------------------------------- */
 

@@ -197,6 +197,13 @@ void check_qgemm(const sfq_kernels *k)
         invariance(k, &c);
         check_reset();
     }
+    for (int turn = 0; turn < 12; turn++) { /* rows too long for some or all forms of scratch */
+        size_t kk = 1000 * (turn % 2 ? check_between(107, 120) : check_between(213, 230));
+        qgemm_case c = make_case(check_between(1, 3), 17, kk, 1024, turn % 3 ? 8 : 5, DATA_RANDOM);
+        against_ref(k, &c);
+        invariance(k, &c);
+        check_reset();
+    }
     qgemm_case many = make_case(600, 20, 200, 128, 6, DATA_RANDOM);
     against_ref(k, &many);
     invariance(k, &many);
@@ -213,14 +220,14 @@ static void run_qgemm(void *ctx)
     b->k->qgemm(&b->c.a, 0, b->c.panels);
 }
 
-static void bench_shape(const sfq_kernels *k, int bits, size_t m, size_t n, size_t kk)
+static void bench_shape(const sfq_kernels *k, int bits, int act_bits, size_t m, size_t n, size_t kk)
 {
     char what[64];
     qgemm_bench b = {.k = k, .c = make_case(m, n, kk, 1024, bits, DATA_RANDOM)};
-    b.c.act_bits = 8;
+    b.c.act_bits = act_bits;
     random_activations(&b.c, DATA_RANDOM);
     b.c.a.y = CHECK_ARRAY(float, m *b.c.a.ldy);
-    snprintf(what, sizeof what, "bits=%d M=%zu N=%zu K=%zu", bits, m, n, kk);
+    snprintf(what, sizeof what, "bits=%d,%d M=%zu N=%zu K=%zu", bits, act_bits, m, n, kk);
     check_report(what, check_seconds(run_qgemm, &b), (double)(m * n * kk),
                  m == 1 ? (double)(b.c.panels * b.c.a.panel_bytes) : 0.0);
     check_reset();
@@ -230,9 +237,11 @@ void bench_qgemm(const sfq_kernels *k)
 {
     static const size_t rows[] = {1, 2, 4, 8, 16, 64, 512};
     const bool slow = k->isa == SFQ_ISA_REF;
+    for (size_t i = 0; i < (slow ? 1 : sizeof rows / sizeof *rows); i++)
+        bench_shape(k, 8, 12, rows[i], slow ? 256 : 2048, 2048);
     for (int bits = 8; bits >= 2; bits--)
         for (size_t i = 0; i < (slow ? 1 : sizeof rows / sizeof *rows); i++)
-            bench_shape(k, bits, rows[i], slow ? 256 : 2048, 2048);
+            bench_shape(k, bits, 8, rows[i], slow ? 256 : 2048, 2048);
     for (int bits = 8; !slow && bits >= 2; bits--) /* beyond the caches */
-        bench_shape(k, bits, 1, 65536, 2048);
+        bench_shape(k, bits, 8, 1, 65536, 2048);
 }

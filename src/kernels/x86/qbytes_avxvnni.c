@@ -1,0 +1,194 @@
+/* kernels/x86/qbytes_avxvnni.c - codes of 2..8 bits times activations within +-127, on bytes.
+ *
+ * vpdpbusd adds four products of an unsigned and a signed byte to a 32-bit lane: a row of a block,
+ * [16 outputs][4 inputs], is two of its operands as it lies in memory, and a lane is one output. The
+ * form without saturation is exact: four products are at most 4 * 255 * 127 in size.
+ *
+ * One token: rows are unpacked in registers and multiplied at once; even and odd rows have sums of
+ * their own, to hide the latency. Several tokens: 6 of them x 16 outputs fill 12 registers.
+ *
+ * Wider activations are a = 256 hi + lo, two products each: 3 tokens x 16 outputs x 2 planes. */
+#include "kernels/x86/qbytes_avxvnni.h"
+#include "kernels/x86/unpack_avx2.h"
+
+#include <string.h>
+
+enum { HALF = 32, AHEAD = 2048, TILE_M = 6, PLANES_M = 3, SFQ_ROWS_8 = 16, SFQ_STORED_8 = 16 };
+
+/* The four activations of row r in every 32-bit lane. */
+SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
+{
+    int32_t four;
+    memcpy(&four, a + 4 * r, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+SFQ_INLINE void sfq_avx2_unpack8(__m256i *out, const uint8_t *src)
+{
+    SFQ_UNROLL
+    for (size_t i = 0; i < SFQ_ROWS_8; i++)
+        out[i] = sfq_avx2_row(src, i);
+}
+
+/* One group of one half: rows[] times their activations, added to two sums in turn. */
+SFQ_INLINE void dot_rows(__m256i sum[2], const __m256i *rows, const int8_t *a, const size_t count)
+{
+    SFQ_UNROLL
+    for (size_t r = 0; r < count; r++)
+        sum[r % 2] = _mm256_dpbusd_avx_epi32(sum[r % 2], rows[r], quad(a, r));
+}
+
+#define GEMV_GROUPS(bits)                                                               \
+    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {          \
+        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
+            _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
+        __m256i rows[SFQ_ROWS_##bits];                                                  \
+        sfq_avx2_unpack##bits(rows, codes);                                             \
+        dot_rows(lo, rows, a, SFQ_ROWS_##bits);                                         \
+        sfq_avx2_unpack##bits(rows, codes + HALF);                                      \
+        dot_rows(hi, rows, a, SFQ_ROWS_##bits);                                         \
+        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
+        a += (size_t)SFQ_ROWS_##bits * 4;                                               \
+    }                                                                                   \
+    break
+
+void sfq_gemv_packed_avxvnni(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits,
+                             const int8_t *a, size_t blocks)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i lo[2] = {zero, zero}, hi[2] = {zero, zero};
+    switch (bits) {
+    case 2:
+        GEMV_GROUPS(2);
+    case 3:
+        GEMV_GROUPS(3);
+    case 4:
+        GEMV_GROUPS(4);
+    case 5:
+        GEMV_GROUPS(5);
+    case 6:
+        GEMV_GROUPS(6);
+    case 7:
+        GEMV_GROUPS(7);
+    default:
+        GEMV_GROUPS(8);
+    }
+    _mm256_storeu_si256((__m256i *)(void *)acc, _mm256_add_epi32(lo[0], lo[1]));
+    _mm256_storeu_si256((__m256i *)(void *)(acc + 8), _mm256_add_epi32(hi[0], hi[1]));
+}
+
+/* acc[mr][16] += `rows` rows of bytes times the activations of mr tokens. `stream`: the codes come
+ * from memory and are read for the first time. */
+SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
+                     size_t rows, const bool stream, const int mr)
+{
+    __m256i sum[TILE_M][2];
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        const __m256i *in = (const __m256i *)(const void *)acc[i];
+        sum[i][0] = _mm256_load_si256(in);
+        sum[i][1] = _mm256_load_si256(in + 1);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        const __m256i lo = sfq_avx2_row(w, r), hi = sfq_avx2_row(w + HALF, r);
+        if (stream)
+            _mm_prefetch((const char *)w + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
+        SFQ_UNROLL
+        for (int i = 0; i < mr; i++) {
+            const __m256i x = quad(a + (size_t)i * lda, r);
+            sum[i][0] = _mm256_dpbusd_avx_epi32(sum[i][0], lo, x);
+            SFQ_PIN(sum[i][0]);
+            sum[i][1] = _mm256_dpbusd_avx_epi32(sum[i][1], hi, x);
+            SFQ_PIN(sum[i][1]);
+        }
+    }
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        __m256i *out = (__m256i *)(void *)acc[i];
+        _mm256_store_si256(out, sum[i][0]);
+        _mm256_store_si256(out + 1, sum[i][1]);
+    }
+}
+
+void sfq_gemm_bytes_avxvnni(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
+                            const int8_t *a, size_t lda, size_t rows, size_t blocks)
+{
+    const size_t count = blocks * SFQ_BLOCK_ROWS;
+    size_t m = 0;
+    if (bits == 8 && rows >= TILE_M) {
+        tile(acc, codes, a, lda, count, true, TILE_M);
+        m = TILE_M;
+    }
+    for (; m + TILE_M <= rows; m += TILE_M)
+        tile(acc + m, codes, a + m * lda, lda, count, false, TILE_M);
+    for (; m + 2 <= rows; m += 2)
+        tile(acc + m, codes, a + m * lda, lda, count, true, 2);
+    if (m < rows)
+        tile(acc + m, codes, a + m * lda, lda, count, true, 1);
+}
+
+void sfq_split_codes_avxvnni(int8_t *out, const int16_t *a, size_t k)
+{
+    const __m256i low = _mm256_set1_epi16(255), bias = _mm256_set1_epi16(128);
+    for (size_t i = 0; i < k; i += 16, out += 32) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(a + i));
+        __m256i lo = _mm256_sub_epi16(_mm256_and_si256(_mm256_add_epi16(v, bias), low), bias);
+        __m256i hi = _mm256_srai_epi16(_mm256_add_epi16(v, bias), 8);
+        /* of each 128-bit half: 8 lo | 8 hi -> quads lo, hi, lo, hi */
+        __m256i both = _mm256_shuffle_epi32(_mm256_packs_epi16(lo, hi), _MM_SHUFFLE(3, 1, 2, 0));
+        _mm256_store_si256((__m256i *)(void *)out, both);
+    }
+}
+
+/* acc[mr][16] += `rows` rows of bytes times both planes of mr tokens. */
+SFQ_INLINE void planes_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
+                            size_t lda, size_t rows, const bool stream, const int mr)
+{
+    __m256i sum[PLANES_M][4]; /* lo x outputs 0..7, lo x 8..15, hi x 0..7, hi x 8..15 */
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++)
+        sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = _mm256_setzero_si256();
+    for (size_t r = 0; r < rows; r++) {
+        const __m256i w0 = sfq_avx2_row(w, r), w1 = sfq_avx2_row(w + HALF, r);
+        if (stream)
+            _mm_prefetch((const char *)w + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
+        SFQ_UNROLL
+        for (int i = 0; i < mr; i++) {
+            const int8_t *token = a + (size_t)i * lda;
+            SFQ_UNROLL
+            for (size_t h = 0; h < 2; h++) {
+                const __m256i x = quad(token, 2 * r + h);
+                sum[i][2 * h] = _mm256_dpbusd_avx_epi32(sum[i][2 * h], w0, x);
+                SFQ_PIN(sum[i][2 * h]);
+                sum[i][2 * h + 1] = _mm256_dpbusd_avx_epi32(sum[i][2 * h + 1], w1, x);
+                SFQ_PIN(sum[i][2 * h + 1]);
+            }
+        }
+    }
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        __m256i *out = (__m256i *)(void *)acc[i];
+        SFQ_UNROLL
+        for (int j = 0; j < 2; j++) {
+            __m256i y = _mm256_add_epi32(sum[i][j], _mm256_slli_epi32(sum[i][2 + j], 8));
+            _mm256_store_si256(out + j, _mm256_add_epi32(out[j], y));
+        }
+    }
+}
+
+void sfq_gemm_planes_avxvnni(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, const int8_t *a,
+                             size_t lda, size_t rows, size_t blocks)
+{
+    const size_t count = blocks * SFQ_BLOCK_ROWS;
+    size_t m = 0;
+    if (rows >= PLANES_M) {
+        planes_tile(acc, codes, a, lda, count, true, PLANES_M);
+        m = PLANES_M;
+    }
+    for (; m + PLANES_M <= rows; m += PLANES_M)
+        planes_tile(acc + m, codes, a + m * lda, lda, count, false, PLANES_M);
+    if (rows - m == 2)
+        planes_tile(acc + m, codes, a + m * lda, lda, count, true, 2);
+    else if (rows - m == 1)
+        planes_tile(acc + m, codes, a + m * lda, lda, count, true, 1);
+}

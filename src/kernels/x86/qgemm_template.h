@@ -1,0 +1,286 @@
+/* kernels/x86/qgemm_template.h - packed integer weights times quantized activations, for levels with
+ * 256-bit registers. qgemm_avx2.c and qgemm_avxvnni.c define the few steps that differ and include
+ * it; all in here is static, so each file compiles its own with its own instructions.
+ *
+ *   QGEMM_NAME(a, panel_begin, panel_end)  the kernel
+ *   QGEMM_BYTE_BITS             widest codes that go through bytes when the activations fit them
+ *   QGEMM_BYTES_ONE, _MANY      one token and several tokens on bytes (qbytes_*.h)
+ *   QGEMM_SPLIT, QGEMM_PLANES   if the level has them: activations to two planes of bytes, and
+ *                               products with these
+ *
+ * The general multiply: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast quad of int16
+ * activations, vpaddd. It cannot saturate, needs no sign trick, and takes activations of up to 14
+ * bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs takes 4, and 3 tokens fill 12 of
+ * the 16 registers.
+ *
+ * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
+ * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
+ * Integer sums are exact, so none of this can be seen in the result; the float chain over segments
+ * is the same in all cases. */
+#ifndef SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
+#define SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
+
+#include "base/ck.h"
+#include "kernels/kernel_decls.h"
+#include "kernels/x86/avx2.h"
+#include "kernels/x86/unpack_avx2.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    CHUNK_K = 512, /* 16 KB of widened codes: half of a small L1 */
+    CHUNK_BLOCKS = CHUNK_K / SFQ_BLOCK_K,
+    TOKENS = 96, /* rows per pass over the panels: their codes stay in L2 */
+    TILE_M = 3,
+    WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
+    QUAD_BYTES = SFQ_ROW_BYTES,
+    GROUP_BYTES = 512 * 1024, /* panels that passes of few rows share: they stay in L2 too */
+    AHEAD = 2048,             /* bytes to prefetch ahead of a stream */
+    NARROW_BYTES = 208 * 1024
+};
+
+typedef struct qgemm_scratch {
+    int16_t wide[CHUNK_BLOCKS * SFQ_BLOCK_WEIGHTS];
+    uint8_t bytes[CHUNK_BLOCKS * SFQ_BLOCK_WEIGHTS];
+    int32_t acc[TOKENS][SFQ_PANEL_N];
+    float sum[TOKENS][SFQ_PANEL_N];
+    int8_t narrow[NARROW_BYTES]; /* activations as bytes, [rows][1 or 2][k_padded] */
+} qgemm_scratch;
+
+_Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
+
+/* [o0 o0' o1 o1' | o2 ..], [o4 ..] -> o0..o7: adds the two partial sums of every output */
+SFQ_INLINE __m256i fold(__m256i a, __m256i b)
+{
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+}
+
+SFQ_INLINE __m256i load_wide(const void *w, size_t index, bool wide)
+{
+    if (wide)
+        return _mm256_load_si256((const __m256i *)w + index);
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)w + index));
+}
+
+/* acc[mr][16] (+)= codes of `quads` rows times the activations of mr tokens. */
+SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
+                     size_t quads, bool add, const bool wide, const int mr)
+{
+    __m256i sum[TILE_M][4];
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        SFQ_UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[i][j] = _mm256_setzero_si256();
+    }
+    for (size_t q = 0; q < quads; q++) {
+        __m256i v[4];
+        if (!wide)
+            _mm_prefetch((const char *)w + q * QUAD_BYTES + AHEAD, _MM_HINT_T0);
+        SFQ_UNROLL
+        for (int j = 0; j < 4; j++)
+            v[j] = load_wide(w, 4 * q + (size_t)j, wide);
+        SFQ_UNROLL
+        for (int i = 0; i < mr; i++) {
+            const int16_t *quad = a + (size_t)i * lda + 4 * q;
+            __m256i x =
+                _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)quad));
+            SFQ_UNROLL
+            for (int j = 0; j < 4; j++) {
+                sum[i][j] = _mm256_add_epi32(sum[i][j], _mm256_madd_epi16(v[j], x));
+                SFQ_PIN(sum[i][j]);
+            }
+        }
+    }
+    SFQ_UNROLL
+    for (int i = 0; i < mr; i++) {
+        __m256i *out = (__m256i *)(void *)acc[i];
+        __m256i lo = fold(sum[i][0], sum[i][1]), hi = fold(sum[i][2], sum[i][3]);
+        _mm256_store_si256(out, add ? _mm256_add_epi32(lo, out[0]) : lo);
+        _mm256_store_si256(out + 1, add ? _mm256_add_epi32(hi, out[1]) : hi);
+    }
+}
+
+static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
+                  size_t rows, size_t quads, bool add, bool wide)
+{
+    size_t m = 0;
+    for (; m + TILE_M <= rows; m += TILE_M) {
+        if (wide)
+            tile(acc + m, w, a + m * lda, lda, quads, add, true, 3);
+        else
+            tile(acc + m, w, a + m * lda, lda, quads, add, false, 3);
+    }
+    if (rows - m == 2)
+        tile(acc + m, w, a + m * lda, lda, quads, add, wide, 2);
+    else if (rows - m == 1)
+        tile(acc + m, w, a + m * lda, lda, quads, add, wide, 1);
+}
+
+/* Where the activations of a pass are read from. */
+typedef enum qgemm_form { FORM_WORDS, FORM_BYTES, FORM_PLANES } qgemm_form;
+
+/* The same from the bytes in t->narrow. */
+static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel,
+                               size_t s, size_t rows, qgemm_form form)
+{
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
+    const size_t first = s * segment_blocks;
+    const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
+    if (rows == 1 && form == FORM_BYTES) {
+        QGEMM_BYTES_ONE(t->acc[0], panel + first * sfq_block_bytes(g->bits), g->bits,
+                        t->narrow + first * SFQ_BLOCK_K, end - first);
+        return;
+    }
+    memset(t->acc, 0, rows * sizeof t->acc[0]);
+    for (size_t b = first, count; b < end; b += count) {
+        count = sfq_min_size(CHUNK_BLOCKS, end - b);
+        const uint8_t *codes = panel + b * sfq_block_bytes(g->bits);
+        if (g->bits != 8) {
+            sfq_unpack_blocks_avx2(t->bytes, codes, g->bits, count);
+            codes = t->bytes;
+        }
+#ifdef QGEMM_PLANES
+        if (form == FORM_PLANES) {
+            QGEMM_PLANES(t->acc, codes, t->narrow + 2 * b * SFQ_BLOCK_K, 2 * g->k_padded, rows,
+                         count);
+            continue;
+        }
+#endif
+        QGEMM_BYTES_MANY(t->acc, codes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded, rows,
+                         count);
+    }
+}
+
+/* Integer sums of one segment of a panel for rows m0.. into t->acc. */
+static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel, size_t s,
+                         size_t m0, size_t rows)
+{
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
+    const size_t first = s * segment_blocks;
+    const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
+    const bool wide = rows >= WIDEN_FROM;
+    for (size_t b = first, count; b < end; b += count) {
+        const uint8_t *src = panel + b * sfq_block_bytes(g->bits);
+        const void *w = src;
+        count = sfq_min_size(CHUNK_BLOCKS, end - b);
+        if (g->bits != 8) {
+            sfq_unpack_blocks_avx2(t->bytes, src, g->bits, count);
+            w = src = t->bytes;
+        }
+        if (wide) {
+            __m256i *out = (__m256i *)(void *)t->wide;
+            for (size_t i = 0; i < count * SFQ_BLOCK_WEIGHTS / 16; i++)
+                _mm256_store_si256(out + i, load_wide(src, i, false));
+            w = t->wide;
+        }
+        tiles(t->acc, w, g->a + m0 * g->k_padded + b * SFQ_BLOCK_K, g->k_padded, rows,
+              count * SFQ_BLOCK_ROWS, b != first, wide);
+    }
+}
+
+/* What the epilogue of one panel and segment needs, spread to 16 outputs. */
+typedef struct epilogue {
+    size_t panel, segment, outputs;
+    float scale[SFQ_PANEL_N], bias[SFQ_PANEL_N];
+} epilogue;
+
+static void epilogue_begin(epilogue *e, const sfq_qgemm_args *g, size_t p, size_t s)
+{
+    const float *scales = g->scales + (p * g->segments + s) * (SFQ_PANEL_N / g->share);
+    e->panel = p;
+    e->segment = s;
+    e->outputs = sfq_min_size(SFQ_PANEL_N, g->n - p * SFQ_PANEL_N);
+    for (size_t j = 0; j < SFQ_PANEL_N; j++) {
+        e->scale[j] = scales[j / g->share];
+        e->bias[j] = g->bias && j < e->outputs ? g->bias[p * SFQ_PANEL_N + j] : 0.0f;
+    }
+}
+
+/* Row m: subtract the zero point, then one step of the float chain; after the last segment out. */
+static void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m, int32_t *acc,
+                         float *sum)
+{
+    const size_t at = m * g->segments + e->segment;
+    const bool last = e->segment + 1 == g->segments;
+    const __m256i zero = _mm256_set1_epi32((1 << (g->bits - 1)) * g->a_sums[at]);
+    const __m256 scale_a = _mm256_set1_ps(g->a_scales[at]);
+    for (size_t j = 0; j < SFQ_PANEL_N; j += 8) {
+        __m256i *slot = (__m256i *)(void *)(acc + j);
+        __m256i v = _mm256_sub_epi32(_mm256_load_si256(slot), zero);
+        __m256 y = e->segment == 0 ? _mm256_setzero_ps() : _mm256_load_ps(sum + j);
+        __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(e->scale + j), scale_a);
+        y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), scale, y);
+        if (last && g->bias)
+            y = _mm256_add_ps(y, _mm256_loadu_ps(e->bias + j));
+        _mm256_store_si256(slot, v);
+        _mm256_store_ps(sum + j, y);
+    }
+    if (g->raw)
+        memcpy(g->raw + at * g->n + e->panel * SFQ_PANEL_N, acc, e->outputs * sizeof *acc);
+    if (last && g->y)
+        memcpy(g->y + m * g->ldy + e->panel * SFQ_PANEL_N, sum, e->outputs * sizeof *sum);
+}
+
+/* Narrows the activations of rows m0.. when the byte path can take them. */
+static bool narrow_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t rows)
+{
+    if (g->bits > QGEMM_BYTE_BITS)
+        return false;
+    for (size_t i = 0; i < rows; i++)
+        if (!sfq_narrow_codes_avx2(t->narrow + i * g->k_padded, g->a + (m0 + i) * g->k_padded,
+                                   g->k_padded))
+            return false;
+    return true;
+}
+
+/* Readies a pass over rows m0..: how many (at most TOKENS) and in which form. */
+static qgemm_form pass_begin(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t *rows)
+{
+    const size_t left = sfq_min_size(TOKENS, g->m - m0), room = sizeof t->narrow / g->k_padded;
+    *rows = sfq_min_size(left, room);
+    if (*rows > 0 && narrow_rows(g, t, m0, *rows))
+        return FORM_BYTES;
+#ifdef QGEMM_PLANES
+    *rows = sfq_min_size(left, room / 2);
+    for (size_t i = 0; i < *rows; i++)
+        QGEMM_SPLIT(t->narrow + 2 * i * g->k_padded, g->a + (m0 + i) * g->k_padded, g->k_padded);
+    if (*rows > 0)
+        return FORM_PLANES;
+#endif
+    *rows = left;
+    return FORM_WORDS;
+}
+
+/* All rows times panels [begin, end), which fit L2 where that is possible. */
+static void qgemm_group(const sfq_qgemm_args *a, size_t begin, size_t end)
+{
+    qgemm_scratch *t = a->scratch;
+    epilogue e;
+    for (size_t m0 = 0, rows; m0 < a->m; m0 += rows) {
+        const qgemm_form form = pass_begin(a, t, m0, &rows);
+        for (size_t p = begin; p < end; p++) {
+            const uint8_t *panel = a->codes + p * a->panel_bytes;
+            for (size_t s = 0; s < a->segments; s++) {
+                if (form == FORM_WORDS)
+                    segment_sums(a, t, panel, s, m0, rows);
+                else
+                    segment_sums_bytes(a, t, panel, s, rows, form);
+                epilogue_begin(&e, a, p, s);
+                for (size_t i = 0; i < rows; i++)
+                    epilogue_row(&e, a, m0 + i, t->acc[i], t->sum[i]);
+            }
+        }
+    }
+}
+
+void QGEMM_NAME(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)
+{
+    const size_t group = sfq_max_size(1, GROUP_BYTES / a->panel_bytes);
+    assert(((uintptr_t)a->scratch & 63) == 0);
+    for (size_t p = panel_begin; p < panel_end; p += group)
+        qgemm_group(a, p, sfq_min_size(p + group, panel_end));
+}
+
+#endif
