@@ -83,7 +83,8 @@ SFQ_API sfq_status sfq_model_verify(const sfq_model *model, const sfq_hooks *hoo
 SFQ_API sfq_status sfq_model_tokenize(const sfq_model *model, const char *text, size_t bytes,
                                       const char *pair, size_t pair_bytes, bool special,
                                       int32_t **ids, size_t *count, sfq_error *err);
-/* *text is NUL-terminated UTF-8, freed with sfq_release. Invalid bytes become U+FFFD. */
+/* *text is NUL-terminated UTF-8, freed with sfq_release. Invalid bytes become U+FFFD; ids that the
+ * tokenizer does not know add nothing. */
 SFQ_API sfq_status sfq_model_detokenize(const sfq_model *model, const int32_t *ids, size_t count,
                                         bool skip_special, char **text, size_t *bytes,
                                         sfq_error *err);

@@ -5,6 +5,7 @@
  * 1. Compress a checkpoint (compress.h):
  *        sfq_compress_options o;  sfq_compress_options_default(&o);
  *        o.model = "model-dir";  o.output = "out-dir";
+ *        o.prune = 0;  o.steps = 0;  // this version neither prunes nor recalibrates
  *        sfq_compress_result r;  sfq_error e;
  *        if (sfq_compress(&o, &r, &e)) puts(e.message);
  *
@@ -17,7 +18,8 @@
  *    model, sfq_bench() for speed.
  *
  * Rules that hold everywhere: a call returns sfq_status, 0 is success; options are filled by
- * sfq_x_options_default() and NULL means the defaults; handles are opened with sfq_x_open(&x, ...)
+ * sfq_x_options_default(), and NULL means the defaults where they are enough (a compression or an
+ * evaluation must say of what); handles are opened with sfq_x_open(&x, ...)
  * and closed with sfq_x_close(&x), which accepts NULL and leaves NULL; the library never prints,
  * exits or aborts and keeps no global state of its own. */
 #ifndef SFQ_SFQ_H

@@ -1,6 +1,8 @@
 /* eval - how good a model is: a task's metric or perplexity, and the distance to another model. */
 #include "program.h"
 
+#include <math.h>
+
 typedef struct eval_args {
     cli_common common;
     sfq_eval_options o;
@@ -29,7 +31,19 @@ static void defaults(void *arguments)
     sfq_eval_options_default(&((eval_args *)arguments)->o);
 }
 
-static sfq_status print_json(const sfq_eval_result *r, sfq_error *err)
+/* Values and vectors are no distributions: null. */
+static void put_comparison(json_t *o, const sfq_eval_result *r)
+{
+    cli_json_real(o, "kl_mean", r->compared ? r->kl_mean : NAN);
+    cli_json_real(o, "kl_p999", r->compared ? r->kl_p999 : NAN);
+    cli_json_real(o, "same_top1", r->compared ? r->same_top1 : NAN);
+    if (r->compared)
+        cli_json_int(o, "flips", r->flips);
+    else
+        cli_json_put(o, "flips", json_null());
+}
+
+static sfq_status print_json(const sfq_eval_result *r, bool against, sfq_error *err)
 {
     json_t *o = cli_json_open();
     if (r->task) {
@@ -46,12 +60,8 @@ static sfq_status print_json(const sfq_eval_result *r, sfq_error *err)
         cli_json_real(o, "nll", r->nll);
         cli_json_int(o, "tokens", r->tokens);
     }
-    if (r->compared) {
-        cli_json_real(o, "kl_mean", r->kl_mean);
-        cli_json_real(o, "kl_p999", r->kl_p999);
-        cli_json_real(o, "same_top1", r->same_top1);
-        cli_json_int(o, "flips", r->flips);
-    }
+    if (against)
+        put_comparison(o, r);
     cli_json_text(o, "isa", r->isa);
     cli_json_int(o, "activation_bits", (uint64_t)r->activation_bits);
     cli_json_real(o, "seconds", r->seconds);
@@ -108,7 +118,7 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     SFQ_DO(sfq_evaluate(model, &args->o, &result, err));
     cli_progress_close(&cli->progress);
     if (args->common.json)
-        status = print_json(&result, err);
+        status = print_json(&result, against != NULL, err);
     else
         print_text(&result);
 done:
@@ -141,7 +151,8 @@ const cli_verb cli_verb_eval = {
         "a begin-of-text token (models without one: N tokens, the first not scored). Logarithms "
         "are natural.\n\n"
         "JSON: task, metric, value, metrics, n; or perplexity, nll, tokens; with --against "
-        "kl_mean, kl_p999, same_top1, flips; always isa, activation_bits.",
+        "kl_mean, kl_p999, same_top1, flips (null where the answers are values or vectors); "
+        "always isa, activation_bits.",
     .options = options,
     .words = "MODEL",
     .words_min = 1,

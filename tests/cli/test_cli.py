@@ -11,6 +11,7 @@ import resource
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,28 @@ def sfq(*words, stdin=b"", env=None, cwd=None):
     done = subprocess.run([SFQ, *words], input=stdin, capture_output=True, timeout=120, cwd=cwd,
                           env={**os.environ, **(env or {})})
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def one_output(folder):
+    """sst2-tiny with the first output of its head alone, as a regression."""
+    shutil.copytree(SST2, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(problem_type="regression", id2label={"0": "score"}, label2id={"score": 0})
+    (folder / "config.json").write_text(json.dumps(config))
+    old = (folder / "model.safetensors").read_bytes()
+    start = 8 + struct.unpack("<Q", old[:8])[0]
+    header, data = json.loads(old[8:start]), b""
+    header.pop("__metadata__", None)
+    for name, tensor in header.items():
+        begin, end = (start + at for at in tensor["data_offsets"])
+        if name.startswith("classifier."):
+            end -= (end - begin) // 2
+            tensor["shape"][0] = 1
+        tensor["data_offsets"] = [len(data), len(data) + end - begin]
+        data += old[begin:end]
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return str(folder)
 
 
 class Case(unittest.TestCase):
@@ -191,6 +214,18 @@ class Json(Case):
         self.assertEqual((value["task"], value["metric"], value["n"]), ("sst2", "accuracy", 2))
         self.assertEqual(value["value"], value["metrics"]["accuracy"])
 
+
+    def test_eval_values(self):
+        """A regression has no distribution to compare: the keys are there, and null."""
+        model = one_output(self.scratch / "model")
+        (self.scratch / "dev.jsonl").write_text("".join(
+            json.dumps({"text": text, "label": label}) + "\n"
+            for text, label in (("a", 0.5), ("b c", 1.5), ("bad", 0.1))))
+        value = self.object("eval", model, "--task", "own", "--data", str(self.scratch),
+                            "--against", model, "-q")
+        for key in "kl_mean kl_p999 same_top1 flips".split():
+            self.assertIsNone(value[key], key)
+        self.assertEqual(set(value["metrics"]), {"pearson", "spearman"})
     def test_bench(self):
         value = self.object("bench", NOVELS, "--against", SST2, "--prompt-tokens", "32",
                             "--generate-tokens", "4", "--rounds", "1", "-q")
