@@ -36,9 +36,14 @@ static json_t *whole(uint64_t v)
     return json_integer((json_int_t)v);
 }
 
+/* What is no UTF-8, or does not print, is written as \xHH: an option may hold any bytes. */
 static json_t *text(const char *s)
 {
-    return s != NULL ? json_string(s) : json_null();
+    char line[4096];
+    if (s == NULL)
+        return json_null();
+    (void)sfq_text_printable(line, sizeof line, s, strlen(s));
+    return json_string(line);
 }
 
 static const char *last_part(const char *path)
@@ -71,7 +76,7 @@ static json_t *make_options(maker *m, const sfq_compress_options *o)
     put(m, out, "bits_for", bits_for);
     put(m, out, "task", text(o->task));
     put(m, out, "text", texts);
-    put(m, out, "max_drop", o->max_drop >= 0 ? json_real(o->max_drop) : json_null());
+    put(m, out, "max_drop", o->max_drop >= 0 ? real(o->max_drop) : json_null());
     put(m, out, "seed", whole(o->seed));
     return out;
 }

@@ -95,10 +95,20 @@ sfq_status sfq_source_guard(const sfq_source *source, const char *output, sfq_er
     return whole ? SFQ_OK : sfq_fail_memory(err, strlen(source->dir), "a path");
 }
 
+/* One line of UTF-8, whatever bytes a file system allows. */
+static char *printable(const char *text, size_t n)
+{
+    size_t room = 4 * n + 1; /* a byte becomes \xHH at most */
+    char *out = sfq_mem_raw(room);
+    if (out != NULL)
+        (void)sfq_text_printable(out, room, text, n);
+    return out;
+}
+
 char *sfq_source_title(const sfq_source *source, const char *model)
 {
     if (!sfq_path_same(model, source->dir))
-        return sfq_mem_strdup(model); /* a Hub id */
+        return printable(model, strlen(model)); /* a Hub id */
     size_t end = strlen(model);
     while (end > 1 && model[end - 1] == '/')
         end--;
@@ -109,7 +119,7 @@ char *sfq_source_title(const sfq_source *source, const char *model)
     bool dots = n == 0 || (n <= 2 && memcmp(model + begin, "..", n) == 0);
     if (dots)
         return sfq_mem_strdup(source->arch->architecture);
-    return sfq_mem_strndup(model + begin, n);
+    return printable(model + begin, n);
 }
 
 /* One row; the file holds [N, K], or [K, N] where the module is transposed. */

@@ -26,7 +26,8 @@ void sfq_source_close(sfq_source **source);
  * any name, or a directory that holds it. */
 sfq_status sfq_source_guard(const sfq_source *source, const char *output, sfq_error *err);
 
-/* What to call the model where paths have no place: the Hub id, or the directory's own name.
+/* What to call the model where paths have no place: the Hub id, or the directory's own name; one
+ * line of UTF-8.
  * Freed with sfq_mem_free; NULL: out of memory. */
 char *sfq_source_title(const sfq_source *source, const char *model);
 

@@ -331,22 +331,27 @@ static void test_guard(void **state)
     }
 }
 
+static void link_model(const char *dir, const char *model)
+{
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    char cwd[SCRATCH_ROOM];
+    char link[2 * SCRATCH_ROOM];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    assert_int_equal(mkdir(dir, 0777), 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(link, sizeof link, "%s/%s/%s", cwd, model, files[i]);
+        assert_int_equal(symlink(link, file_in(dir, files[i])), 0);
+    }
+}
+
 /* The source under the name that a rejected result gets would be replaced by it. */
 static void test_guard_spares_the_source(void **state)
 {
     (void)state;
     char dir[SCRATCH_ROOM];
-    char cwd[SCRATCH_ROOM];
-    char link[2 * SCRATCH_ROOM];
     scratch_open(dir);
     const char *source = scratch_path(dir, "out.rejected");
-    assert_non_null(getcwd(cwd, sizeof cwd));
-    assert_int_equal(mkdir(source, 0777), 0);
-    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(link, sizeof link, "%s/models/sst2-tiny/%s", cwd, files[i]);
-        assert_int_equal(symlink(link, file_in(source, files[i])), 0);
-    }
+    link_model(source, "models/sst2-tiny");
     fake f = {.metric = "accuracy", .values = {0.9, 0.5}};
     sfq_measure measure = {&f, fake_run};
     sfq_compress_options o = options(source, scratch_path(dir, "out"));
@@ -375,6 +380,32 @@ static void test_long_output(void **state)
     sfq_compress_result done;
     assert_fails(SFQ_E_LIMIT, "too long", sfq_pipeline_run(&o, &measure, &done, &err));
     assert_int_equal(f.calls, 0);
+    scratch_close(dir);
+}
+
+/* Names of files and numbers that JSON cannot hold do not spoil the report. */
+static void test_report_of_odd_names(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    const char *source = scratch_path(dir, "m\xff\n");
+    const char *out = scratch_path(dir, "out");
+    static const char *const texts[] = {"/tmp/t\xfe.txt"};
+    link_model(source, "models/sst2-tiny");
+    fake f = {.metric = "accuracy", .values = {0.9, 0.5}};
+    sfq_measure measure = {&f, fake_run};
+    sfq_compress_options o = options(source, out);
+    o.text_files = texts;
+    o.text_count = 1;
+    o.max_drop = INFINITY;
+    sfq_compress_result done;
+    assert_ok(sfq_pipeline_run(&o, &measure, &done, &err));
+    sfq_buf report = SFQ_BUF_INIT(1 << 20);
+    assert_ok(sfq_file_read(&report, file_in(out, "sfq_report.json"), 1 << 20, &err));
+    assert_non_null(strstr(report.data, "\"base_model\": \"m\\\\xFF\\\\n\""));
+    assert_non_null(strstr(report.data, "t\\\\xFE.txt"));
+    sfq_buf_free(&report);
     scratch_close(dir);
 }
 
@@ -487,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_guard),
         cmocka_unit_test(test_guard_spares_the_source),
         cmocka_unit_test(test_long_output),
+        cmocka_unit_test(test_report_of_odd_names),
         cmocka_unit_test(test_unknown_isa),
         cmocka_unit_test(test_cancel_leaves_nothing),
         cmocka_unit_test(test_unused_rule_is_said),
