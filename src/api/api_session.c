@@ -117,7 +117,7 @@ static sfq_status check_inputs(const sfq_text_pair *inputs, size_t count, sfq_er
     for (size_t i = 0; i < count; i++)
         if ((inputs[i].text == NULL && inputs[i].text_bytes > 0) ||
             (inputs[i].pair == NULL && inputs[i].pair_bytes > 0))
-            return sfq_fail(err, SFQ_E_ARGUMENT, "input %zu has a length but no text", i);
+            return sfq_fail(err, SFQ_E_ARGUMENT, "input %zu has a length but no text", i + 1);
     return SFQ_OK;
 }
 

@@ -110,7 +110,7 @@ static sfq_status encode_input(const sfq_engine *engine, const sfq_text_pair *in
     if (out->count > 0)
         return SFQ_OK;
     sfq_encoding_clear(out);
-    return sfq_fail(err, SFQ_E_DATA, "input %zu gives no tokens", number);
+    return sfq_fail(err, SFQ_E_DATA, "input %zu gives no tokens", number + 1);
 }
 
 static sfq_status add_input(sfq_inputs_pass *p, const sfq_encoding *encoding, size_t max_sequences,

@@ -273,6 +273,8 @@ static void test_classify(void **state)
     }
     assert_true(all[0][1] > 0.5f && all[1][0] > 0.5f);
     assert_ok(sfq_classify(model, NULL, 0, one, &err));
+    in[1] = (sfq_text_pair){.text_bytes = 3};
+    assert_fails(SFQ_E_ARGUMENT, "input 2", sfq_classify(model, in, 2, &all[0][0], &err));
     assert_fails(SFQ_E_UNSUPPORTED, "no embedding model", sfq_embed(model, in, 1, one, &err));
     sfq_model_close(&model);
 }
