@@ -1,8 +1,9 @@
 /* runtime/stream.c - incremental detokenization. What a token adds is the difference between two
  * decodings of the same window of tokens, because decoders look at neighbours (leading spaces,
  * characters spread over byte tokens). U+FFFD at the end of a decoding may be a character that is
- * not complete yet, so it waits; but not for ever, a model may write nothing else. The window moves on now and then, or long answers would cost the
- * square of their length; it keeps some tokens of context and never begins within a character. */
+ * not complete yet, so it waits; not for ever, since a model may write nothing else. The window
+ * moves on now and then, or long answers would cost the square of their length; it keeps some
+ * tokens of context and never begins within a character. */
 #include "runtime/stream.h"
 
 #include "base/ck.h"
