@@ -26,7 +26,9 @@ double sfq_kl_divergence(const float *reference, const float *other, size_t n)
     double lr = sfq_log_sum_exp(reference, n), lo = sfq_log_sum_exp(other, n), sum = 0;
     for (size_t i = 0; i < n; i++) {
         double log_r = (double)reference[i] - lr, log_o = (double)other[i] - lo;
-        sum += exp(log_r) * (log_r - log_o);
+        double share = exp(log_r);
+        if (share != 0) /* 0 log 0 = 0, also where a logit is -inf */
+            sum += share * (log_r - log_o);
     }
     return sum > 0 || isnan(sum) ? sum : 0; /* rounding may leave -1e-17 for equal rows */
 }
@@ -47,11 +49,17 @@ double sfq_quantile(double *values, size_t n, double q)
     return values[below] + (at - (double)below) * (values[below + 1] - values[below]);
 }
 
-void sfq_compare_finish(double *kl, const unsigned char *same, size_t n, sfq_eval_result *out)
+sfq_status sfq_compare_finish(double *kl, const unsigned char *same, size_t n, sfq_eval_result *out,
+                              sfq_error *err)
 {
     double sum = 0;
     uint64_t equal = 0;
     for (size_t i = 0; i < n; i++) {
+        if (isnan(kl[i]))
+            return sfq_fail(err, SFQ_E_NUMERIC,
+                            "answer %zu of the reference is not a number; `sfq inspect --verify` "
+                            "looks for the tensor",
+                            i + 1);
         sum += kl[i];
         equal += same[i];
     }
@@ -60,4 +68,5 @@ void sfq_compare_finish(double *kl, const unsigned char *same, size_t n, sfq_eva
     out->kl_p999 = sfq_quantile(kl, n, 0.999);
     out->same_top1 = (double)equal / (double)n;
     out->flips = n - equal;
+    return SFQ_OK;
 }

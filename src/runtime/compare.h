@@ -3,6 +3,8 @@
 #ifndef SFQ_RUNTIME_COMPARE_H
 #define SFQ_RUNTIME_COMPARE_H
 
+#include "base/status.h"
+
 #include <sfq/session.h>
 
 /* log(sum(exp(x))) */
@@ -15,7 +17,9 @@ double sfq_kl_divergence(const float *reference, const float *other, size_t n);
  * Sorts values. n > 0. */
 double sfq_quantile(double *values, size_t n, double q);
 
-/* Sums up what was gathered per token or example: kl [n] (sorted afterwards), same [n]. */
-void sfq_compare_finish(double *kl, const unsigned char *same, size_t n, sfq_eval_result *out);
+/* Sums up what was gathered per token or example: kl [n] (sorted afterwards), same [n]. NUMERIC for
+ * a distance that is not a number. */
+sfq_status sfq_compare_finish(double *kl, const unsigned char *same, size_t n, sfq_eval_result *out,
+                              sfq_error *err);
 
 #endif

@@ -151,8 +151,7 @@ static sfq_status eval_classes(sfq_task_eval *e, sfq_eval_result *out, sfq_error
         e->kl[i] = sfq_kl_divergence(reference, e->logits + i * width, width);
         e->same[i] = (int)sfq_argmax(reference, width) == e->classes[i];
     }
-    sfq_compare_finish(e->kl, e->same, e->n, out);
-    return SFQ_OK;
+    return sfq_compare_finish(e->kl, e->same, e->n, out, err);
 }
 
 /* A value is no distribution: there is nothing to compare beyond the metrics. */

@@ -286,7 +286,7 @@ static sfq_status summarize(sfq_text_eval *e, sfq_eval_result *out, sfq_error *e
     out->value = out->perplexity;
     out->tokens = e->scored;
     if (e->against != NULL)
-        sfq_compare_finish(e->kl, e->same, e->scored, out);
+        return sfq_compare_finish(e->kl, e->same, e->scored, out, err);
     return SFQ_OK;
 }
 

@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+static sfq_error err;
+
 /* a, b = scipy.special.log_softmax(r), scipy.special.log_softmax(o); (exp(a) * (a - b)).sum() */
 static void test_kl(void **state)
 {
@@ -14,6 +16,9 @@ static void test_kl(void **state)
     assert_near(sfq_kl_divergence(r, o, 4), 0.025890632668078735, 1e-15);
     assert_near(sfq_kl_divergence(r, r, 4), 0, 0);
     assert_near(sfq_kl_divergence(far, o, 4), 0.025890632668078735, 1e-12);
+    const float masked[4] = {1.5f, -INFINITY, 0.25f, 3.0f}, low[4] = {1.5f, -90, 0.25f, 3.0f};
+    assert_near(sfq_kl_divergence(masked, low, 4), 0, 1e-15);
+    assert_near(sfq_kl_divergence(masked, masked, 4), 0, 0);
     assert_near(sfq_log_sum_exp(far, 4) - sfq_log_sum_exp(r, 4), 1000, 1e-12);
 }
 
@@ -33,11 +38,13 @@ static void test_summary(void **state)
     double kl[4] = {0, 0.5, 0.25, 0.25};
     const unsigned char same[4] = {1, 0, 1, 1};
     sfq_eval_result out = {0};
-    sfq_compare_finish(kl, same, 4, &out);
+    assert_ok(sfq_compare_finish(kl, same, 4, &out, &err));
     assert_true(out.compared);
     assert_near(out.kl_mean, 0.25, 0);
     assert_near(out.same_top1, 0.75, 0);
     assert_int_equal(out.flips, 1);
+    kl[2] = NAN;
+    assert_fails(SFQ_E_NUMERIC, "answer 3", sfq_compare_finish(kl, same, 4, &out, &err));
 }
 
 static void test_argmax(void **state)
