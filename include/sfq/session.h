@@ -22,7 +22,8 @@ typedef struct sfq_session sfq_session;
 SFQ_API sfq_status sfq_session_open(sfq_session **out, sfq_model *model, int capacity,
                                     sfq_error *err);
 SFQ_API void sfq_session_close(sfq_session **session);
-/* Bytes that a session of this capacity takes, without opening it. */
+/* Bytes that a session of this capacity takes, without opening it; 0 without a language
+ * model or with a capacity beyond its positions. */
 SFQ_API uint64_t sfq_session_memory(const sfq_model *model, int capacity);
 /* Appends count tokens and computes the logits after the last one. */
 SFQ_API sfq_status sfq_session_feed(sfq_session *session, const int32_t *ids, size_t count,
@@ -30,7 +31,8 @@ SFQ_API sfq_status sfq_session_feed(sfq_session *session, const int32_t *ids, si
 SFQ_API int sfq_session_position(const sfq_session *session);
 /* Forgets everything from `position` on. */
 SFQ_API sfq_status sfq_session_rewind(sfq_session *session, int position, sfq_error *err);
-/* Logits [vocab] after the last token fed; valid until the next call on the session. */
+/* Logits [vocab] after the last token fed; valid until the next call on the session. NULL before the
+ * first token and after a rewind that forgot something. */
 SFQ_API const float *sfq_session_logits(const sfq_session *session);
 
 typedef struct sfq_sampling {
@@ -86,7 +88,7 @@ typedef struct sfq_text_pair {
     size_t pair_bytes;
 } sfq_text_pair;
 
-/* scores [count, labels]: softmax probabilities of a classifier, the raw value of a regression
+/* scores [count, labels]: softmax probabilities of a classifier, the raw values of a regression
  * head. Pairs are truncated longest first to the model's positions. Ragged, no padding. */
 SFQ_API sfq_status sfq_classify(sfq_model *model, const sfq_text_pair *inputs, size_t count,
                                 float *scores, sfq_error *err);

@@ -127,7 +127,8 @@ static sfq_status classify(const run_args *args, sfq_model *model, const sfq_mod
     if (status == SFQ_OK && args->common.json) {
         status = print_scores(model, scores, labels, best, err);
     } else if (status == SFQ_OK && info->head == SFQ_HEAD_REGRESSION) {
-        cli_outf("%.4f\n", (double)scores[0]);
+        for (int i = 0; i < labels; i++)
+            cli_outf("%.4f%s", (double)scores[i], i + 1 < labels ? " " : "\n");
     } else if (status == SFQ_OK) {
         const char *label = sfq_model_label(model, best);
         cli_out_foreign(label ? label : "?", label ? strlen(label) : 1);

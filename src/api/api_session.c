@@ -25,7 +25,8 @@ void sfq_session_close(sfq_session **session)
 
 uint64_t sfq_session_memory(const sfq_model *model, int capacity)
 {
-    if (model == NULL || capacity < 0 || capacity > model->engine->arch->max_positions)
+    if (model == NULL || model->engine->arch->head != SFQ_MODEL_HEAD_LM || capacity < 0 ||
+        capacity > model->engine->arch->max_positions)
         return 0;
     return sfq_timeline_bytes(model->engine, capacity);
 }

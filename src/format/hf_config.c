@@ -174,7 +174,11 @@ sfq_status sfq_hf_config_open(sfq_hf_config **out, const char *dir, sfq_error *e
         goto done;
     }
     c->bos = c->pad = -1;
-    SFQ_DO(sfq_hf_read_json(&c->root, c->path, err));
+    status = sfq_hf_read_json(&c->root, c->path, err);
+    if (status == SFQ_E_NOT_FOUND)
+        status = sfq_fail_at(err, SFQ_E_NOT_FOUND, c->path, NULL,
+                             "%s: not there; give a directory that holds a model", c->path);
+    SFQ_DO(status);
     SFQ_DO(read_names(c, err));
     SFQ_DO(read_quantization(c, err));
     f = sfq_hf_family_find(c->model_type);

@@ -142,6 +142,7 @@ class Usage(Case):
         self.refused(2, "run", NOVELS, "-p", "a", "--file", "b", says=["two texts"])
         self.refused(2, "eval", NOVELS, says=["--task", "--text"])
         self.refused(2, "eval", NOVELS, "--task", "sst2", says=["--data"])
+        self.refused(2, "inspect", str(self.scratch), says=["config.json", "holds a model"])
         self.refused(2, "inspect", says=["MODEL is missing"])
         self.refused(2, "inspect", NOVELS, "more", says=["one word too many", "more"])
         self.refused(2, "bench", says=["MODEL is missing"])
@@ -226,6 +227,18 @@ class Json(Case):
         for key in "kl_mean kl_p999 same_top1 flips".split():
             self.assertIsNone(value[key], key)
         self.assertEqual(set(value["metrics"]), {"pearson", "spearman"})
+
+    def test_run_values(self):
+        """Every output of a regression is printed, on one line."""
+        self.assertEqual(len(self.good("run", one_output(self.scratch / "1"), "-p", "a").split()),
+                         1)
+        two = self.scratch / "2"
+        shutil.copytree(SST2, two)
+        config = json.loads((two / "config.json").read_text())
+        (two / "config.json").write_text(json.dumps({**config, "problem_type": "regression"}))
+        text = self.good("run", str(two), "-p", "a")
+        scores = self.object("run", str(two), "-p", "a")["scores"]
+        self.assertEqual(text, "".join(f"{s:.4f} " for s in scores)[:-1] + "\n")
     def test_bench(self):
         value = self.object("bench", NOVELS, "--against", SST2, "--prompt-tokens", "32",
                             "--generate-tokens", "4", "--rounds", "1", "-q")

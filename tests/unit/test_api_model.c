@@ -169,6 +169,7 @@ static void test_session_limits(void **state)
     sfq_model_close(&model);
     model = open_model(REVIEWS, 1);
     assert_fails(SFQ_E_UNSUPPORTED, "no language model", sfq_session_open(&s, model, 0, &err));
+    assert_int_equal(sfq_session_memory(model, 8), 0);
     sfq_model_close(&model);
 }
 
