@@ -30,12 +30,11 @@ sfq_status sfq_fail(sfq_error *err, sfq_status code, const char *fmt, ...)
 /* The same, and says which file and tensor it is about (either may be NULL). */
 sfq_status sfq_fail_at(sfq_error *err, sfq_status code, const char *file, const char *tensor,
                        const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* Adds file/tensor to an error that has none yet; returns err's code (E_INTERNAL for NULL err is
- * never invented: pass the status through yourself where err may be NULL). */
+/* Adds file/tensor to an error that has none yet; nothing for a NULL err. */
 void sfq_error_locate(sfq_error *err, const char *file, const char *tensor);
-/* From errno after a failed system call: ENOSPC, EDQUOT and EFBIG -> NO_SPACE, ENOENT, ENOTDIR, ELOOP
- * and ENAMETOOLONG -> NOT_FOUND, EEXIST -> EXISTS, ENOMEM -> MEMORY, else IO. Message: "PATH:
- * WHAT: strerror". */
+/* From errno after a failed system call: ENOSPC, EDQUOT and EFBIG -> NO_SPACE; ENOENT, ENOTDIR,
+ * ELOOP and ENAMETOOLONG -> NOT_FOUND; EEXIST -> EXISTS; ENOMEM -> MEMORY; else IO. Message:
+ * "PATH: WHAT: strerror". */
 sfq_status sfq_fail_errno(sfq_error *err, int errnum, const char *path, const char *what);
 sfq_status sfq_fail_memory(sfq_error *err, size_t bytes, const char *what);
 void sfq_error_clear(sfq_error *err);

@@ -24,8 +24,8 @@ enum {
     SFQ_BLOCK_ROWS = 16, /* byte rows of an 8-bit block: K/4 */
     SFQ_ROW_BYTES = 64,  /* 16 outputs x 4 inputs */
     SFQ_BLOCK_WEIGHTS = 1024,
-    SFQ_CLUSTER_MIN = 334,  /* weights per cluster that keep scales under 0.3 % */
-    SFQ_SEGMENT_MAX = 1024  /* inputs of a segment: what keeps its sum of products in an int32 */
+    SFQ_CLUSTER_MIN = 334, /* weights per cluster that keep scales under 0.3 % */
+    SFQ_SEGMENT_MAX = 1024 /* inputs of a segment: what keeps its sum of products in an int32 */
 };
 
 _Static_assert(SFQ_BLOCK_ROWS *SFQ_ROW_BYTES == SFQ_BLOCK_WEIGHTS, "8-bit block");

@@ -1,6 +1,6 @@
-"""Every family through `sfq compress` at 8 bits: the artifact must compute what the checkpoint computes,
-up to the rounding of weights and activations. Catches a neuron order that a matrix missed, a
-transposed matrix, a bias in the wrong place."""
+"""Every family through `sfq compress` at 8 bits: the artifact must compute what the checkpoint
+computes, up to the rounding of weights and activations. Catches a neuron order that a matrix
+missed, a transposed matrix, a bias in the wrong place."""
 
 import subprocess
 
@@ -9,7 +9,8 @@ import pytest
 import test_parity
 from oracle import distance, prompts, randomize, run_tool
 
-LIMIT = 0.25  # random weights amplify 8-bit rounding to some percent; a wrong order gives 0.7 and more
+# Random weights amplify 8-bit rounding to some percent; a wrong order gives 0.7 and more.
+LIMIT = 0.25
 
 FAMILIES = [
     "llama-mha-bias-tied-f16",

@@ -1,11 +1,11 @@
-"""The C tokenizer against the `tokenizers` library, id for id: the shipped models, models in ../shared
-(where present) and tokenizers of all families trained here, on a multilingual stress text, random
-strings and wikitext-2 (where present)."""
+"""The C tokenizer against the `tokenizers` library, id for id: the shipped models, models in
+../shared (where present) and tokenizers of all families trained here, on a multilingual stress
+text, random strings and wikitext-2 (where present)."""
 
 import json
 import random
+import resource
 import subprocess
-import time
 
 import pytest
 
@@ -16,10 +16,11 @@ from conftest import ROOT  # noqa: E402
 SHARED = ROOT.parent / "shared"
 WIKITEXT = SHARED / "data" / "wikitext-2"
 STRESS = json.loads((ROOT / "tests/vectors/tokenizer/stress.json").read_text())
-ENGLISH = """It is a truth universally acknowledged, that a single man in possession of a good fortune,
-must be in want of a wife. However little known the feelings or views of such a man may be on his first
-entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families, that he
-is considered as the rightful property of some one or other of their daughters.""".split("\n")
+ENGLISH = """It is a truth universally acknowledged, that a single man in possession of a good
+fortune, must be in want of a wife. However little known the feelings or views of
+such a man may be on his first entering a neighbourhood, this truth is so well fixed
+in the minds of the surrounding families, that he is considered as the rightful
+property of some one or other of their daughters.""".split("\n")
 
 
 class Tool:
@@ -175,7 +176,8 @@ def test_pattern_classes(program, tmp_path, pattern):
     (r"a{2}+", "aaaaaaa"), (r"a{1,2}+b", "aaaab"), (r"x{,3}", "xxxxx"), (r"a{2}?", "aaaaa"),
     (r"a++b|a", "aaab aa"), (r"^b", "a\nb\nb"), (r"a$", "a\na\n"), (r"(?m:a.b)", "a\nb"),
     (r"a.b", "a\nb axb"), (r"", "abc"), (r"\b", "ab cd"), (r"(?=b)", "abab"), (r"(?<=a)b", "abb"),
-    (r"{", "a{b"), (r"a{x}", "a{x}"), (r"\u00e9", "caf\u00e9"), (r"[\v]", "a\u000bb"), (r"x|", "axa"),
+    (r"{", "a{b"), (r"a{x}", "a{x}"), (r"\u00e9", "caf\u00e9"), (r"[\v]", "a\u000bb"),
+    (r"x|", "axa"),
     (r"(?<n>a)\k<n>", "aaaba"), (r"(?>a+)b", "aaab"), (r"[]a]", "a]b"), (r"[a\]-]", "a-]b")])
 def test_pattern_language(program, tmp_path, pattern, text):
     """Where the languages of Oniguruma and PCRE2 differ."""
@@ -194,14 +196,16 @@ def test_pattern_language(program, tmp_path, pattern, text):
     tool.close()
 
 
-HOSTILE = {"a": "a", "spaces": " ", "marks": "\u0316\u0301", "newlines": "\n", "zeros": "0", "nul": "\0"}
+HOSTILE = {"a": "a", "spaces": " ", "marks": "\u0316\u0301", "newlines": "\n", "zeros": "0",
+           "nul": "\0"}
 
 
 @pytest.mark.parametrize("model", ["models/novels-5m", "models/sst2-tiny",
                                    "../shared/models/stories260K"])
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
 def test_time_is_linear(program, tmp_path, model, kind):
-    """10 MB take at most 12 times as long as 1 MB (below 0.1 s noise rules)."""
+    """4 MB take about 4 times the processor time of 1 MB. What is quadratic takes 16 times, so the
+    bound lies between, far from the noise of a busy machine."""
     folder = ROOT / model
     if not (folder / "tokenizer.json").exists():
         pytest.skip(f"{model} is not here")
@@ -210,23 +214,11 @@ def test_time_is_linear(program, tmp_path, model, kind):
         path = tmp_path / str(size)
         unit = HOSTILE[kind]
         path.write_text("a" + unit * (size // len(unit.encode())))
-        best = 1e9
-        for _ in range(2):
-            reply = subprocess.run([program, folder, "--time", path], capture_output=True, text=True,
-                                   check=True, timeout=120).stdout.splitlines()[-1]
-            best = min(best, json.loads(reply)["seconds"])
-        return best
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([program, folder, "--time", path], capture_output=True, check=True,
+                       timeout=120)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime
 
-    small, large = seconds(1_000_000), seconds(10_000_000)
-    assert large <= 12 * max(small, 0.1), (small, large)
-
-
-def test_speed(program, tmp_path):
-    """1.2 MB of plain English in well under a second."""
-    path = tmp_path / "text"
-    path.write_text("\n".join(ENGLISH) * 3000)
-    start = time.monotonic()
-    reply = subprocess.run([program, ROOT / "models/novels-5m", "--time", path], capture_output=True,
-                           text=True, check=True, timeout=60).stdout.splitlines()[-1]
-    assert json.loads(reply)["tokens"] > 100000
-    assert time.monotonic() - start < 5  # a loaded machine; 0.15 s on an idle one
+    small, large = seconds(1_000_000), seconds(4_000_000)
+    assert large <= 10 * max(small, 0.1), (small, large)
