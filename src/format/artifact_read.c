@@ -306,7 +306,8 @@ static sfq_status find_part(const sfq_packed_spec *spec, const sfq_checkpoint *c
     t = sfq_checkpoint_find(ck, name);
     *out = t;
     if (!t)
-        status = sfq_fail_at(err, SFQ_E_FORMAT, NULL, name, "tensor %s is missing", name);
+        status = sfq_fail_at(err, SFQ_E_FORMAT, sfq_checkpoint_file(ck, name), name,
+                             "tensor %s is missing", name);
     else if (t->rank != 3 || memcmp(t->shape, want, 3 * sizeof *want) != 0)
         status = sfq_fail_at(err, SFQ_E_FORMAT, sfq_checkpoint_file(ck, name), name,
                              "%s: tensor %s: rank %d, shape [%" PRIu64 ", %" PRIu64 ", %" PRIu64

@@ -354,7 +354,7 @@ uint64_t sfq_checkpoint_bytes(const sfq_checkpoint *ck)
 const char *sfq_checkpoint_file(const sfq_checkpoint *ck, const char *tensor)
 {
     const entry *e = find_entry(ck, tensor);
-    return e ? ck->shards[e->shard].name : NULL;
+    return e ? sfq_safetensors_path(ck->shards[e->shard].st) : ck->dir;
 }
 
 /* ---- verifying ---- */

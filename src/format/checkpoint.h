@@ -15,7 +15,8 @@ size_t sfq_checkpoint_count(const sfq_checkpoint *ck);
 const sfq_tensor *sfq_checkpoint_at(const sfq_checkpoint *ck, size_t i);
 const sfq_tensor *sfq_checkpoint_find(const sfq_checkpoint *ck, const char *name);
 uint64_t sfq_checkpoint_bytes(const sfq_checkpoint *ck); /* of all weight files */
-const char *sfq_checkpoint_file(const sfq_checkpoint *ck, const char *tensor); /* shard name */
+/* The path of the file that holds it; of the directory where there is no such tensor. */
+const char *sfq_checkpoint_file(const sfq_checkpoint *ck, const char *tensor);
 /* Every "xxh3:NAME" that the files carry is recomputed: CHECKSUM names the tensor. Float tensors
  * are checked for NaN and infinity: NUMERIC. */
 sfq_status sfq_checkpoint_verify(const sfq_checkpoint *ck, const sfq_hooks *hooks, sfq_error *err);

@@ -278,8 +278,11 @@ static sfq_status summarize(sfq_text_eval *e, sfq_eval_result *out, sfq_error *e
         sum += e->nll[i];
     double nll = sum / (double)e->scored;
     if (!isfinite(nll))
-        return sfq_fail_at(err, SFQ_E_NUMERIC, e->engine->path, NULL,
-                           "%s: the loss is not a finite number", e->engine->path);
+        return sfq_fail_at(
+            err, SFQ_E_NUMERIC, e->engine->path, NULL,
+            "%s: the loss is not a finite number; `sfq inspect --verify` looks for the "
+            "tensor",
+            e->engine->path);
     out->metric = "perplexity";
     out->nll = nll;
     out->perplexity = exp(nll);

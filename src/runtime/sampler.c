@@ -28,7 +28,9 @@ sfq_status sfq_sample_greedy(const float *logits, size_t vocab, int32_t *token, 
     size_t best = 0;
     for (size_t i = 0; i < vocab; i++) {
         if (isnan(logits[i]))
-            return sfq_fail(err, SFQ_E_NUMERIC, "logit %zu is not a number", i);
+            return sfq_fail(
+                err, SFQ_E_NUMERIC,
+                "logit %zu is not a number; `sfq inspect --verify` looks for the tensor", i);
         if (logits[i] > logits[best])
             best = i;
     }

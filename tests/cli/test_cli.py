@@ -487,6 +487,23 @@ class Compress(Case):
         self.assertEqual(status, 0, err)
         self.assertIn("56 of 56 tensors carry no checksum", err)
 
+    def test_errors_name_the_file(self):
+        """By its path, in one way, whoever finds the fault; a tensor that is missing lies nowhere:
+        there it is the directory."""
+        model = pathlib.Path(one_output(self.scratch / "m"))
+        weights = model / "model.safetensors"
+        good = weights.read_bytes()
+        weights.write_bytes(good.replace(b"pooler.dense.bias", b"pooler.dense.bogs"))
+        for verb in (["inspect"], ["compress", "-o", str(self.scratch / "o"), *self.DATA_FREE]):
+            error = self.refused(2, verb[0], str(model), *verb[1:], says=["pooler.dense.bias"])
+            self.assertEqual((error["file"], error["tensor"]),
+                             (str(model), "bert.pooler.dense.bias"))
+        weights.write_bytes(good[:-2] + b"\xff\x7f")
+        for verb in (["inspect", "--verify", "-q"],
+                     ["compress", "-o", str(self.scratch / "o"), *self.DATA_FREE, "-q"]):
+            error = self.refused(2, verb[0], str(model), *verb[1:], says=[str(weights)])
+            self.assertEqual((error["code"], error["file"]), ("E_NUMERIC", str(weights)))
+
     def test_guard(self):
         text, out = self.scratch / "text", self.scratch / "out"
         text.write_text(self.good("run", NOVELS, "-p", "The", "-n", "300", "--ignore-eos"))
