@@ -15,7 +15,7 @@ typedef struct bench_args {
 
 static const cli_option options[] = {
     {"against", 0, CLI_LIST, offsetof(bench_args, against), 0, 0, "MODEL",
-     "compare with this model", NULL},
+     "compare with this model; further words are models too", NULL},
     {"prompt-tokens", 0, CLI_INT, offsetof(bench_args, o.prompt_tokens), 1, 1 << 20, "N",
      "length of the prompt (encoders: of a sequence)", NULL},
     {"generate-tokens", 0, CLI_INT, offsetof(bench_args, o.generate_tokens), 1, 1 << 20, "N",
@@ -125,6 +125,13 @@ static void print_text(cli_context *cli, const bench_outcome *out)
 
 static sfq_status measure(cli_context *cli, bench_args *args, bench_outcome *out, sfq_error *err)
 {
+    if (cli->words.count > 1 && args->against.count == 0)
+        return sfq_fail(
+            err, SFQ_E_ARGUMENT,
+            "bench: one word too many: '%s'; models to compare with go behind --against",
+            cli->words.items[1]);
+    for (size_t i = 1; i < cli->words.count; i++)
+        SFQ_TRY(cli_list_add(&args->against, cli->arena, cli->words.items[i], err));
     out->paths[out->count++] = cli->words.items[0];
     if (args->against.count >= MAX_MODELS)
         return sfq_fail(err, SFQ_E_ARGUMENT, "bench: at most %d models at a time", MAX_MODELS);
@@ -185,7 +192,7 @@ const cli_verb cli_verb_bench = {
     .options = options,
     .words = "MODEL",
     .words_min = 0,
-    .words_max = 1,
+    .words_max = 4096,
     .args_bytes = sizeof(bench_args),
     .defaults = defaults,
     .run = run,

@@ -478,10 +478,12 @@ static sfq_status check_disk(const sfq_plan *plan, const char *output, sfq_error
     sfq_mem_free(parent);
     if (plan->disk_bytes <= available)
         return SFQ_OK;
-    return sfq_fail_at(err, SFQ_E_NO_SPACE, output, NULL,
-                       "%s: %llu MiB are needed and %llu MiB are free; nothing was written", output,
-                       (unsigned long long)(plan->disk_bytes >> 20) + 1,
-                       (unsigned long long)(available >> 20));
+    return sfq_fail_at(
+        err, SFQ_E_NO_SPACE, output, NULL,
+        "%s: %llu MiB are needed and %llu MiB are free; nothing was written; free some, or "
+        "write to another disk",
+        output, (unsigned long long)(plan->disk_bytes >> 20) + 1,
+        (unsigned long long)(available >> 20));
 }
 
 sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err)

@@ -215,7 +215,6 @@ class Json(Case):
         self.assertEqual((value["task"], value["metric"], value["n"]), ("sst2", "accuracy", 2))
         self.assertEqual(value["value"], value["metrics"]["accuracy"])
 
-
     def test_eval_values(self):
         """A regression has no distribution to compare: the keys are there, and null."""
         model = one_output(self.scratch / "model")
@@ -239,6 +238,7 @@ class Json(Case):
         text = self.good("run", str(two), "-p", "a")
         scores = self.object("run", str(two), "-p", "a")["scores"]
         self.assertEqual(text, "".join(f"{s:.4f} " for s in scores)[:-1] + "\n")
+
     def test_bench(self):
         value = self.object("bench", NOVELS, "--against", SST2, "--prompt-tokens", "32",
                             "--generate-tokens", "4", "--rounds", "1", "-q")
@@ -249,6 +249,15 @@ class Json(Case):
                              "decode_tokens_per_second peak_rss_bytes read_bandwidth_share")
         self.assertGreater(value["models"][0]["decode_tokens_per_second"], 0)
         self.assertIsNone(value["models"][1]["decode_tokens_per_second"])
+
+    def test_bench_several(self):
+        """--against takes every word behind it."""
+        short = ["--prompt-tokens", "8", "--generate-tokens", "2", "--rounds", "1", "-q"]
+        for words in (["--against", SST2, NOVELS], ["--against", SST2, "--against", NOVELS]):
+            value = self.object("bench", NOVELS, *words, *short)
+            self.assertEqual([m["path"] for m in value["models"]], [NOVELS, SST2, NOVELS])
+        self.refused(2, "bench", NOVELS, SST2, says=["--against"])
+        self.refused(2, "bench", NOVELS, "--against", *[SST2] * 16, says=["16"])
 
     def test_env(self):
         value = self.object("env")
@@ -348,7 +357,6 @@ class Streams(Case):
         self.assertEqual(child.returncode, 1, err)
         self.assertIn(b"changed or was cut", err)
         self.assertEqual(len(err.splitlines()), 1)
-
 
     def test_file_size_limit(self):
         """A limit on the size of files (ulimit -f) is a full disk, not a signal."""
