@@ -72,10 +72,17 @@ void cli_signals_catch(bool json, const char *file)
     }
 }
 
+static void on_leave(int number)
+{
+    (void)number;
+    put(STDERR_FILENO, "sfq: interrupted\n");
+    _exit(130);
+}
+
 void cli_signals_release(void)
 {
-    handle(SIGINT, SIG_DFL);
-    handle(SIGTERM, SIG_DFL);
+    handle(SIGINT, on_leave);
+    handle(SIGTERM, on_leave);
 }
 
 bool cli_signals_cancelled(void)

@@ -385,6 +385,16 @@ class Interrupt(Case):
             self.assertTrue(err.startswith("sfq: "), err)
             self.assertEqual(len(err.splitlines()), 1, err)
 
+    def test_waiting_for_input(self):
+        child = subprocess.Popen([SFQ, "run", NOVELS, "-"], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdin.write(b"a" * (1 << 20))  # returns when most of it was read
+        child.stdin.flush()
+        child.send_signal(signal.SIGINT)
+        self.assertEqual((child.wait(60), child.stderr.read()), (130, b"sfq: interrupted\n"))
+        for stream in (child.stdin, child.stdout, child.stderr):
+            stream.close()
+
     def test_compress_leaves_the_output(self):
         text, out = self.scratch / "text", self.scratch / "out"
         text.write_text("It was a dark and stormy night; the rain fell in torrents. " * 4000)
