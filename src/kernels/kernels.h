@@ -84,6 +84,8 @@ typedef struct sfq_gemm_args {
 } sfq_gemm_args;
 
 #define SFQ_QGEMM_SCRATCH ((size_t)256 * 1024)
+/* Most rows that a pass of qgemm over its panels takes: a caller that cuts rows cuts there. */
+enum { SFQ_QGEMM_ROWS = 96 };
 
 /* ---- attention ------------------------------------------------------------------------------ */
 

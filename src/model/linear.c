@@ -9,9 +9,9 @@
 #include <string.h>
 
 enum {
-    SFQ_DECODE_ROWS = 32,  /* up to here all rows at once, cut along the panels */
-    SFQ_TOKEN_BLOCK = 128, /* rows per item beyond that */
-    SFQ_PANEL_CHUNK = 8,   /* panels per item at most */
+    SFQ_DECODE_ROWS = 32,             /* up to here all rows at once, cut along the panels */
+    SFQ_TOKEN_BLOCK = SFQ_QGEMM_ROWS, /* rows per item beyond that */
+    SFQ_PANEL_CHUNK = 8,              /* panels per item at most */
     SFQ_ITEMS_PER_THREAD = 4,
     SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
 };
