@@ -31,8 +31,8 @@ SFQ_API sfq_status sfq_session_feed(sfq_session *session, const int32_t *ids, si
 SFQ_API int sfq_session_position(const sfq_session *session);
 /* Forgets everything from `position` on. */
 SFQ_API sfq_status sfq_session_rewind(sfq_session *session, int position, sfq_error *err);
-/* Logits [vocab] after the last token fed; valid until the next call on the session. NULL before the
- * first token and after a rewind that forgot something. */
+/* Logits [vocab] after the last token fed; valid until the next call on the session. NULL before
+ * the first token and after a rewind that forgot something. */
 SFQ_API const float *sfq_session_logits(const sfq_session *session);
 
 typedef struct sfq_sampling {

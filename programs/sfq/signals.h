@@ -4,10 +4,10 @@
 
 #include <stdbool.h>
 
-/* SIGINT, SIGTERM: the first asks to stop (cli_signals_cancelled), the second kills. SIGPIPE,
- * SIGXFSZ: writes fail with EPIPE, EFBIG. SIGBUS: says that a file changed while it was read, exit 1; with json
- * also as the error object on stdout. `file` (may be NULL) is what is being read; it must stay
- * valid. */
+/* SIGINT, SIGTERM: the first asks to stop (cli_signals_cancelled), the second kills. SIGPIPE and
+ * SIGXFSZ: writes fail with EPIPE, EFBIG. SIGBUS: says that a file changed while it was read, exit
+ * 1; with json also as the error object on stdout. `file` (may be NULL) is what is being read; it
+ * must stay valid. */
 void cli_signals_catch(bool json, const char *file);
 /* SIGINT and SIGTERM end the program at once, status 130: while it waits for the user's input and
  * nothing is there to be cleaned up. */

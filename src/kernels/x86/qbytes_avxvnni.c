@@ -1,8 +1,8 @@
 /* kernels/x86/qbytes_avxvnni.c - codes of 2..8 bits times activations within +-127, on bytes.
  *
  * vpdpbusd adds four products of an unsigned and a signed byte to a 32-bit lane: a row of a block,
- * [16 outputs][4 inputs], is two of its operands as it lies in memory, and a lane is one output. The
- * form without saturation is exact: four products are at most 4 * 255 * 127 in size.
+ * [16 outputs][4 inputs], is two of its operands as it lies in memory, and a lane is one output.
+ * The form without saturation is exact: four products are at most 4 * 255 * 127 in size.
  *
  * One token: rows are unpacked in registers and multiplied at once; even and odd rows have sums of
  * their own, to hide the latency. Several tokens: 6 of them x 16 outputs fill 12 registers.

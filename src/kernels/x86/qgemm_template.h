@@ -1,6 +1,6 @@
-/* kernels/x86/qgemm_template.h - packed integer weights times quantized activations, for levels with
- * 256-bit registers. qgemm_avx2.c and qgemm_avxvnni.c define the few steps that differ and include
- * it; all in here is static, so each file compiles its own with its own instructions.
+/* kernels/x86/qgemm_template.h - packed integer weights times quantized activations, for levels
+ * with 256-bit registers. qgemm_avx2.c and qgemm_avxvnni.c define the few steps that differ and
+ * include it; all in here is static, so each file compiles its own with its own instructions.
  *
  *   QGEMM_NAME(a, panel_begin, panel_end)  the kernel
  *   QGEMM_BYTE_BITS             widest codes that go through bytes when the activations fit them
@@ -10,8 +10,8 @@
  *
  * The general multiply: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast quad of int16
  * activations, vpaddd. It cannot saturate, needs no sign trick, and takes activations of up to 14
- * bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs takes 4, and 3 tokens fill 12 of
- * the 16 registers.
+ * bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs takes 4,
+ * and 3 tokens fill 12 of the 16 registers.
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
  * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
