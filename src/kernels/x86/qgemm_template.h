@@ -204,6 +204,8 @@ static void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m, i
 {
     const size_t at = m * g->segments + e->segment;
     const bool last = e->segment + 1 == g->segments;
+    float *y_row = g->y ? g->y + m * g->ldy + e->panel * SFQ_PANEL_N : NULL;
+    float *out = last && e->outputs == SFQ_PANEL_N ? y_row : NULL; /* a whole panel: no detour */
     const __m256i zero = _mm256_set1_epi32((1 << (g->bits - 1)) * g->a_sums[at]);
     const __m256 scale_a = _mm256_set1_ps(g->a_scales[at]);
     for (size_t j = 0; j < SFQ_PANEL_N; j += 8) {
@@ -214,13 +216,17 @@ static void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m, i
         y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), scale, y);
         if (last && g->bias)
             y = _mm256_add_ps(y, _mm256_loadu_ps(e->bias + j));
-        _mm256_store_si256(slot, v);
-        _mm256_store_ps(sum + j, y);
+        if (g->raw)
+            _mm256_store_si256(slot, v);
+        if (out)
+            _mm256_storeu_ps(out + j, y);
+        else
+            _mm256_store_ps(sum + j, y);
     }
     if (g->raw)
         memcpy(g->raw + at * g->n + e->panel * SFQ_PANEL_N, acc, e->outputs * sizeof *acc);
-    if (last && g->y)
-        memcpy(g->y + m * g->ldy + e->panel * SFQ_PANEL_N, sum, e->outputs * sizeof *sum);
+    if (last && g->y && !out)
+        memcpy(y_row, sum, e->outputs * sizeof *sum);
 }
 
 /* Narrows the activations of rows m0.. when the byte path can take them. */
