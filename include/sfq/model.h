@@ -83,6 +83,10 @@ SFQ_API sfq_status sfq_model_verify(const sfq_model *model, const sfq_hooks *hoo
 SFQ_API sfq_status sfq_model_tokenize(const sfq_model *model, const char *text, size_t bytes,
                                       const char *pair, size_t pair_bytes, bool special,
                                       int32_t **ids, size_t *count, sfq_error *err);
+/* The same without opening a model: `path` (directory or Hub id) needs a tokenizer.json only. */
+SFQ_API sfq_status sfq_tokenize(const char *path, const char *text, size_t bytes, const char *pair,
+                                size_t pair_bytes, bool special, int32_t **ids, size_t *count,
+                                sfq_error *err);
 /* *text is NUL-terminated UTF-8, freed with sfq_release. Invalid bytes become U+FFFD; ids that the
  * tokenizer does not know add nothing. */
 SFQ_API sfq_status sfq_model_detokenize(const sfq_model *model, const int32_t *ids, size_t count,

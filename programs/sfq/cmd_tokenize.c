@@ -32,15 +32,14 @@ static sfq_status print_ids(const tokenize_args *args, const int32_t *ids, size_
 static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
 {
     tokenize_args *args = arguments;
-    sfq_model *model = NULL;
     sfq_buf text = SFQ_BUF_INIT(0);
     int32_t *ids = NULL;
     size_t count = 0;
     sfq_status status;
     SFQ_TRY(cli_source_word(cli, &args->source, err));
     SFQ_DO(cli_source_read(cli, &args->source, &text, err));
-    SFQ_DO(cli_model_open(cli, &model, cli->words.items[0], 1, false, err));
-    status = sfq_model_tokenize(model, text.data, text.len, NULL, 0, true, &ids, &count, err);
+    status =
+        sfq_tokenize(cli->words.items[0], text.data, text.len, NULL, 0, true, &ids, &count, err);
     if (status != SFQ_OK) {
         sfq_error_locate(err, args->source.file, NULL);
         goto done;
@@ -48,7 +47,6 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     status = print_ids(args, ids, count, err);
 done:
     sfq_release(ids);
-    sfq_model_close(&model);
     sfq_buf_free(&text);
     return status;
 }
@@ -67,8 +65,8 @@ const cli_verb cli_verb_tokenize = {
     .examples = examples,
     .description =
         "Ids as the model's tokenizer.json gives them, with the special tokens that its "
-        "post-processor adds; truncation and padding are ignored. The file is one string; text "
-        "that is no UTF-8 is refused with its offset.\n\n"
+        "post-processor adds; truncation and padding are ignored. MODEL needs no weights for "
+        "this. The file is one string; text that is no UTF-8 is refused with its offset.\n\n"
         "JSON: ids.",
     .options = options,
     .words = "MODEL",

@@ -2,6 +2,7 @@
  * engine. */
 #include "api/api.h"
 #include "base/mem.h"
+#include "runtime/tokenize.h"
 
 void sfq_model_options_default(sfq_model_options *options)
 {
@@ -76,6 +77,21 @@ sfq_status sfq_model_verify(const sfq_model *model, const sfq_hooks *hooks, sfq_
     return sfq_checkpoint_verify(model->engine->ck, hooks, err);
 }
 
+/* The ids of a text into memory that is the caller's. */
+static sfq_status take_ids(const sfq_tokenizer *tokenizer, const char *text, size_t bytes,
+                           const char *pair, size_t pair_bytes, bool special, int32_t **ids,
+                           size_t *count, sfq_error *err)
+{
+    sfq_encoding encoding = {0};
+    SFQ_TRY(sfq_tokenizer_encode(tokenizer, text != NULL ? text : "", bytes, pair, pair_bytes,
+                                 special, 0, &encoding, err));
+    *ids = encoding.ids;
+    *count = encoding.count;
+    encoding.ids = NULL;
+    sfq_encoding_clear(&encoding);
+    return SFQ_OK;
+}
+
 sfq_status sfq_model_tokenize(const sfq_model *model, const char *text, size_t bytes,
                               const char *pair, size_t pair_bytes, bool special, int32_t **ids,
                               size_t *count, sfq_error *err)
@@ -90,14 +106,29 @@ sfq_status sfq_model_tokenize(const sfq_model *model, const char *text, size_t b
     if (pair_bytes > 0)
         SFQ_API_NEED(pair);
     SFQ_TRY(sfq_engine_need(model->engine, SFQ_NEED_TOKENIZER, err));
-    sfq_encoding encoding = {0};
-    SFQ_TRY(sfq_tokenizer_encode(model->engine->tokenizer, text != NULL ? text : "", bytes, pair,
-                                 pair_bytes, special, 0, &encoding, err));
-    *ids = encoding.ids;
-    *count = encoding.count;
-    encoding.ids = NULL;
-    sfq_encoding_clear(&encoding);
-    return SFQ_OK;
+    return take_ids(model->engine->tokenizer, text, bytes, pair, pair_bytes, special, ids, count,
+                    err);
+}
+
+sfq_status sfq_tokenize(const char *path, const char *text, size_t bytes, const char *pair,
+                        size_t pair_bytes, bool special, int32_t **ids, size_t *count,
+                        sfq_error *err)
+{
+    SFQ_API_NEED(ids);
+    SFQ_API_NEED(count);
+    *ids = NULL;
+    *count = 0;
+    SFQ_API_NEED(path);
+    if (bytes > 0)
+        SFQ_API_NEED(text);
+    if (pair_bytes > 0)
+        SFQ_API_NEED(pair);
+    sfq_tokenizer *tokenizer;
+    SFQ_TRY(sfq_tokenizer_of(&tokenizer, path, err));
+    sfq_status status =
+        take_ids(tokenizer, text, bytes, pair, pair_bytes, special, ids, count, err);
+    sfq_tokenizer_close(&tokenizer);
+    return status;
 }
 
 sfq_status sfq_model_detokenize(const sfq_model *model, const int32_t *ids, size_t count,

@@ -10,6 +10,7 @@
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "runtime/batch.h"
+#include "runtime/tokenize.h"
 
 #include <string.h>
 
@@ -96,14 +97,8 @@ static sfq_status open_tokenizer(sfq_engine *e, sfq_error *err)
     sfq_status status = SFQ_OK;
     if (present)
         status = sfq_tokenizer_open(&e->tokenizer, e->path, err);
-    if (status == SFQ_OK && present) {
-        int32_t end = sfq_tokenizer_vocab_end(e->tokenizer);
-        if (end > e->arch->vocab)
-            status = sfq_fail_at(err, SFQ_E_FORMAT, path, NULL,
-                                 "%s: ids reach %d, but the word table has %d rows; the tokenizer "
-                                 "belongs to another model",
-                                 path, (int)end - 1, e->arch->vocab);
-    }
+    if (status == SFQ_OK && present)
+        status = sfq_tokenizer_fits(e->tokenizer, path, e->arch->vocab, err);
     sfq_mem_free(path);
     return status;
 }

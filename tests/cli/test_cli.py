@@ -195,6 +195,16 @@ class Json(Case):
         self.assertEqual(self.object("run", SST2, "-p", "a dull, lifeless mess")["label"],
                          "negative")
 
+    def test_tokenize_needs_the_tokenizer_only(self):
+        bare = self.scratch / "bare"
+        bare.mkdir()
+        shutil.copy(f"{SST2}/tokenizer.json", bare)
+        whole = self.object("tokenize", SST2, "-p", "a film")["ids"]
+        self.assertEqual(self.object("tokenize", str(bare), "-p", "a film")["ids"], whole)
+        config = json.loads(pathlib.Path(SST2, "config.json").read_text())
+        (bare / "config.json").write_text(json.dumps(dict(config, vocab_size=10)))
+        self.refused(2, "tokenize", str(bare), "-p", "a film", says=["tokenizer.json", "10 rows"])
+
     def test_tokenize(self):
         value = self.object("tokenize", SST2, "-p", "a film")
         self.assertTrue(all(isinstance(i, int) for i in value["ids"]))
