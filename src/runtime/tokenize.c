@@ -1,5 +1,5 @@
-/* runtime/tokenize.c - the tokenizer of a directory without its model: tokenizer.json is all that text
- * to ids takes. A config.json beside it that can be read must know as many ids. */
+/* runtime/tokenize.c - the tokenizer of a directory without its model: tokenizer.json is all that
+ * text to ids takes. A config.json beside it that can be read must know as many ids. */
 #include "runtime/tokenize.h"
 
 #include "base/file.h"
