@@ -16,6 +16,7 @@ typedef struct emitter {
     const sfq_hooks *hooks;
     sfq_st_writer *writer;
     sfq_fuser *fuser;
+    sfq_moment *moment; /* NULL: everything is rounded to nearest */
     uint64_t done;
     int index, stages;
 } emitter;
@@ -44,8 +45,8 @@ static sfq_status put_scales(emitter *e, const sfq_plan_tensor *t, float *scales
     return sfq_st_writer_put(e->writer, t->scale_index, half, count * sizeof *half, err);
 }
 
-static sfq_status emit_packed(emitter *e, const sfq_plan_tensor *t, sfq_emit_loss *loss,
-                              sfq_error *err)
+static sfq_status emit_packed(emitter *e, const sfq_plan_tensor *t, const sfq_source *source,
+                              sfq_emit_loss *loss, sfq_error *err)
 {
     const sfq_cluster *c = &t->spec.cluster;
     size_t code_bytes = sfq_cluster_code_bytes(c, t->spec.bits);
@@ -53,15 +54,21 @@ static sfq_status emit_packed(emitter *e, const sfq_plan_tensor *t, sfq_emit_los
     sfq_fuse_input in = sfq_plan_fuse_input(t);
     sfq_fuse_output out = {.codes = sfq_mem_raw(code_bytes), .scales = sfq_mem_raw(scale_bytes)};
     sfq_status status = SFQ_OK;
+    float *gain = NULL;
     if (out.codes == NULL || out.scales == NULL) {
         status = sfq_fail_memory(err, code_bytes + scale_bytes, t->source->name);
         goto done;
     }
+    if (t->feedback && e->moment != NULL)
+        SFQ_DO(sfq_feedback_gain(&gain, source, t->module, err));
+    in.gain = gain;
+    in.moment = gain != NULL ? e->moment : NULL;
     SFQ_DO(sfq_fuser_pack(e->fuser, &in, advance, e, &out, err));
     SFQ_DO(sfq_st_writer_put(e->writer, t->index, out.codes, code_bytes, err));
     SFQ_DO(put_scales(e, t, out.scales, err));
-    *loss = (sfq_emit_loss){out.error, out.energy};
+    *loss = (sfq_emit_loss){out.error, out.energy, in.moment != NULL};
 done:
+    sfq_mem_free(gain);
     sfq_mem_free(out.codes);
     sfq_mem_free(out.scales);
     return status;
@@ -125,6 +132,17 @@ done:
     return status;
 }
 
+static sfq_status open_moment(emitter *e, const sfq_source *source, sfq_error *err)
+{
+    if (e->plan->feedback_count == 0)
+        return SFQ_OK;
+    SFQ_TRY(sfq_moment_make(&e->moment, source, e->hooks, err));
+    if (e->moment == NULL)
+        sfq_hooks_log(e->hooks, SFQ_LOG_NOTE,
+                      "the word table's second moment is singular: codes are rounded to nearest");
+    return SFQ_OK;
+}
+
 sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_outdir *dir,
                             const sfq_hooks *hooks, int index, int stages, sfq_emit_loss *losses,
                             sfq_error *err)
@@ -134,17 +152,19 @@ sfq_status sfq_emit_weights(const sfq_plan *plan, const sfq_source *source, sfq_
     SFQ_DO(sfq_st_writer_open(&e.writer, dir, "model.safetensors", err));
     SFQ_DO(sfq_plan_declare(plan, e.writer, err));
     SFQ_DO(sfq_st_writer_begin(e.writer, err));
+    SFQ_DO(open_moment(&e, source, err));
     SFQ_DO(sfq_fuser_open(&e.fuser, source->pool, sfq_plan_widest(plan), err));
     for (size_t i = 0; i < plan->count; i++) {
         const sfq_plan_tensor *t = &plan->tensors[i];
         if (t->packed)
-            SFQ_DO(emit_packed(&e, t, &losses[i], err));
+            SFQ_DO(emit_packed(&e, t, source, &losses[i], err));
         else
             SFQ_DO(emit_dense(&e, t, err));
     }
     SFQ_DO(sfq_st_writer_finish(&e.writer, err));
 done:
     sfq_fuser_close(&e.fuser);
+    sfq_moment_close(&e.moment);
     sfq_st_writer_abort(&e.writer);
     return status;
 }

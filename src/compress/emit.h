@@ -8,6 +8,7 @@
 typedef struct sfq_emit_loss {
     double error;  /* sum of (w - decoded)^2 */
     double energy; /* sum of w^2 */
+    bool feedback; /* rounded with feedback, not to nearest */
 } sfq_emit_loss;
 
 /* model.safetensors: fuses and writes one tensor after the other. losses [plan->count]. Progress is

@@ -25,7 +25,7 @@ struct sfq_fuser {
 /* A worker's piece of memory. */
 typedef struct panel_space {
     float *rows;    /* [16, K] */
-    float *scratch; /* for the scale search */
+    float *scratch; /* for the scale search, then for feedback */
     uint8_t *codes; /* [16, K] */
 } panel_space;
 
@@ -47,7 +47,8 @@ static size_t rows_bytes(size_t max_k)
 static size_t scratch_bytes(size_t max_k)
 {
     size_t most = sfq_max_size(max_k, SFQ_PANEL_N * (size_t)SFQ_CLUSTER_MIN);
-    return sfq_round_up(sfq_scale_scratch(most) * sizeof(float), 64);
+    size_t floats = sfq_max_size(sfq_scale_scratch(most), sfq_feedback_scratch(max_k));
+    return sfq_round_up(floats * sizeof(float), 64);
 }
 
 static size_t worker_bytes(size_t max_k)
@@ -208,6 +209,34 @@ done:
 
 /* ---- pack ---- */
 
+/* Codes by feedback, and their squared error. */
+static double feed_panel(const panel_job *job, size_t rows, const float *scales,
+                         const panel_space *space)
+{
+    const sfq_cluster *c = job->in->cluster;
+    const int zero = 1 << (job->in->bits - 1);
+    sfq_feedback_panel panel = {.moment = job->in->moment,
+                                .gain = job->in->gain,
+                                .cluster = c,
+                                .bits = job->in->bits,
+                                .rows = rows,
+                                .w = space->rows,
+                                .scales = scales};
+    sfq_feedback_round(space->codes, &panel, space->scratch, NULL, NULL);
+    double error = 0;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t g = 0; g < c->segments; g++) {
+            const float scale = scales[g * (SFQ_PANEL_N / c->share) + r / c->share];
+            for (size_t i = sfq_segment_begin(c, g); i < sfq_segment_end(c, g); i++) {
+                size_t at = r * c->k + i;
+                float decoded = scale * (float)(space->codes[at] - zero);
+                double e = (double)space->rows[at] - (double)decoded;
+                error += e * e;
+            }
+        }
+    return error;
+}
+
 static void pack_panel(const panel_job *job, size_t item, const panel_space *space)
 {
     const sfq_cluster *c = job->in->cluster;
@@ -235,6 +264,8 @@ static void pack_panel(const panel_job *job, size_t item, const panel_space *spa
             for (size_t i = 0; i < run.count; i++)
                 energy += (double)w[i] * (double)w[i];
         }
+    if (job->in->moment != NULL)
+        error = feed_panel(job, rows, scales, space);
     sfq_cluster one;
     (void)sfq_cluster_make(&one, rows, c->k); /* sizes were proved for the whole matrix */
     sfq_panels_pack(job->out->codes + panel * sfq_cluster_panel_bytes(c, bits), space->codes, &one,

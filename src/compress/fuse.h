@@ -3,8 +3,7 @@
 #ifndef SFQ_COMPRESS_FUSE_H
 #define SFQ_COMPRESS_FUSE_H
 
-#include "base/pool.h"
-#include "model/names.h"
+#include "compress/feedback.h"
 
 typedef struct sfq_fuser sfq_fuser;
 
@@ -21,6 +20,9 @@ typedef struct sfq_fuse_input {
     sfq_dtype scale_dtype;
     const uint32_t *row_order;    /* [N]: place n holds the source's row row_order[n]; or NULL */
     const uint32_t *column_order; /* [K]: the same for inputs */
+    /* rounding with feedback; NULL: to nearest */
+    const sfq_moment *moment;
+    const float *gain; /* [K] */
 } sfq_fuse_input;
 
 typedef struct sfq_fuse_scan {

@@ -84,8 +84,8 @@ static bool worth_packing(const sfq_cluster *c, int bits)
     return packed < 2 * (uint64_t)c->n * c->k;
 }
 
-static sfq_status decide(sfq_plan_tensor *t, sfq_rules *rules, const sfq_compress_options *o,
-                         sfq_error *err)
+static sfq_status decide(sfq_plan_tensor *t, const sfq_source *s, sfq_rules *rules,
+                         const sfq_compress_options *o, sfq_error *err)
 {
     const sfq_module *m = t->module;
     if (!sfq_role_is_matrix(m->role) || m->role == SFQ_ROLE_CLASSIFIER)
@@ -99,6 +99,7 @@ static sfq_status decide(sfq_plan_tensor *t, sfq_rules *rules, const sfq_compres
                            "tensor %s: %zu x %zu weights are too many", t->source->name, m->n,
                            m->k);
     t->packed = worth_packing(&t->spec.cluster, bits);
+    t->feedback = t->packed && sfq_feedback_norm(s, m) != NULL;
     t->spec.name = m->name;
     t->spec.bits = bits;
     t->spec.activation_bits = sfq_plan_activation_bits(m->role, bits);
@@ -145,7 +146,7 @@ static sfq_status decide_all(sfq_plan *plan, const sfq_source *s, const sfq_comp
     SFQ_DO(sfq_rules_open(&rules, o, err));
     for (size_t i = 0; i < plan->count; i++)
         if (is_weight(&plan->tensors[i], s))
-            SFQ_DO(decide(&plan->tensors[i], rules, o, err));
+            SFQ_DO(decide(&plan->tensors[i], s, rules, o, err));
     const char *unused = sfq_rules_unused(rules);
     if (unused != NULL)
         sfq_hooks_log(&o->hooks, SFQ_LOG_WARNING,
@@ -289,6 +290,7 @@ static void sum_tensors(sfq_plan *plan, const sfq_source *s)
         if (!t->packed)
             continue;
         plan->packed_count++;
+        plan->feedback_count += t->feedback;
         plan->weights += t->source->count;
         plan->scales += sfq_cluster_scales_true(&t->spec.cluster);
     }
@@ -309,6 +311,8 @@ static uint64_t peak_memory(const sfq_plan *plan, const sfq_source *s)
             bytes = t->source->count * sfq_dtype_info(t->dtype)->bytes;
         largest = bytes > largest ? bytes : largest;
     }
+    if (plan->feedback_count > 0)
+        largest += sfq_moment_bytes((size_t)s->arch->hidden);
     return fixed + largest + sfq_fuser_bytes(sfq_pool_threads(s->pool), sfq_plan_widest(plan));
 }
 
@@ -330,14 +334,24 @@ static double search_cost(int bits)
 
 static double estimate_seconds(const sfq_plan *plan, const sfq_source *s)
 {
-    const double bytes_per_second = 300e6; /* reading twice and writing through, a plain disk */
+    const double bytes_per_second = 300e6;  /* reading twice and writing through, a plain disk */
+    const double moments_per_second = 1e9;  /* multiply-adds of a core in double, */
+    const double feedback_per_second = 8e9; /* and of both roundings in float */
+    const size_t hidden = (size_t)s->arch->hidden;
     double cost[9];
     double work = 0;
+    double fed = 0;
     for (int bits = 2; bits <= 8; bits++)
         cost[bits] = search_cost(bits);
     for (size_t i = 0; i < plan->count; i++)
         if (plan->tensors[i].packed)
             work += cost[plan->tensors[i].spec.bits] * (double)plan->tensors[i].source->count;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->tensors[i].feedback)
+            fed += (double)plan->tensors[i].source->count * (double)hidden;
+    work += fed / feedback_per_second;
+    if (fed > 0)
+        work += sfq_moment_work((size_t)s->arch->vocab, hidden) / moments_per_second;
     double moved = (double)sfq_checkpoint_bytes(s->ck) + (double)plan->file_bytes;
     return work / sfq_pool_threads(s->pool) + moved / bytes_per_second;
 }

@@ -15,6 +15,7 @@ typedef struct sfq_plan_tensor {
     /* orders of FFN neurons, owned by the plan; NULL: as the source has it. A dense leftover has an
      * order of rows only where it is a bias. */
     const uint32_t *row_order, *column_order;
+    bool feedback; /* rounded with feedback, where the model's moment allows it */
     /* dense leftover */
     sfq_dtype dtype; /* in the file: F16, or the source's where F16 overflows */
     /* places in the file's list of tensors */
@@ -27,6 +28,7 @@ typedef struct sfq_plan {
     size_t packed_count;
     sfq_arrangement arrangement;
     int arranged_layers;
+    size_t feedback_count;
     uint64_t weights;        /* that are quantized, padding not counted */
     uint64_t scales;         /* that they use */
     uint64_t source_weights; /* elements that are read */

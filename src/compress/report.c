@@ -118,6 +118,14 @@ static json_t *make_tensors(maker *m, const sfq_report *report)
     return out;
 }
 
+static bool any_feedback(const sfq_report *report)
+{
+    bool any = false;
+    for (size_t i = 0; i < report->plan->count; i++)
+        any = any || report->losses[i].feedback;
+    return any;
+}
+
 static json_t *make_value(maker *m, const char *metric, double value)
 {
     json_t *out = json_object();
@@ -156,6 +164,7 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
     put(m, out, "reduction", json_real(r->reduction));
     put(m, out, "scale_overhead", json_real(r->scale_overhead));
     put(m, out, "arranged_layers", json_integer(report->plan->arranged_layers));
+    put(m, out, "rounding", json_string(any_feedback(report) ? "feedback" : "nearest"));
     put(m, out, "calibration", json_null());
     put(m, out, "stages", make_stages(m, r));
     put(m, out, "baseline", r->measured ? make_value(m, r->metric, r->baseline) : json_null());
