@@ -1,7 +1,7 @@
 /* compress/moment.c - C = sum over v of x_v x_v^t, x_v the word table's row v as the model's norm
- * leaves it (gain apart), damped by a hundredth of its mean diagonal, and its factors (docs/
- * METHOD.md, "Rounding"). The residual stream starts as such a row, and its moment stays near to
- * theirs. A constant factor of C changes nothing, so it is not divided by V.
+ * leaves it (gain apart), damped by 0.3 of its mean diagonal, and its factors (docs/
+ * METHOD.md, "Rounding"). The residual stream starts as such a row; how far its moment stays near
+ * to theirs differs between models, hence the damping. A constant factor of C changes nothing, so it is not divided by V.
  *
  * The factorization is Cholesky's from the last row to the first, so that T is upper: QuIP's LDL
  * (Chee et al. 2023, eq. 6), which gives GPTQ's rounding without an inverse. Everything is in
@@ -21,7 +21,7 @@ enum {
     BLOCK = 32,        /* rows that are factored together; a multiple of 4 */
     TABLE_ROWS = 16384 /* of a larger table every n-th row is taken */
 };
-#define DAMPING 0.01
+#define DAMPING 0.3 /* of the mean diagonal: how far the table is trusted */
 
 typedef struct moment_job {
     double *c; /* [K, stride] */

@@ -48,7 +48,7 @@ static sfq_moment *make_moment(double *c, size_t k, int threads)
     for (size_t i = 0; i < k; i++)
         mean += c[i * stride + i] / (double)k;
     for (size_t i = 0; i < k; i++)
-        c[i * stride + i] += 0.01 * mean;
+        c[i * stride + i] += 0.3 * mean;
     return m;
 }
 
