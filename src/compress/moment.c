@@ -1,7 +1,8 @@
 /* compress/moment.c - C = sum over v of x_v x_v^t, x_v the word table's row v as the model's norm
- * leaves it (gain apart), damped by 0.3 of its mean diagonal, and its factors (docs/
- * METHOD.md, "Rounding"). The residual stream starts as such a row; how far its moment stays near
- * to theirs differs between models, hence the damping. A constant factor of C changes nothing, so it is not divided by V.
+ * leaves it (gain apart), damped by 0.3 of its mean diagonal, and its factors (docs/METHOD.md,
+ * "Rounding"). The residual stream starts as such a row; how far its moment stays near to theirs
+ * differs between models, hence the damping. A constant factor of C changes nothing, so it is not
+ * divided by V.
  *
  * The factorization is Cholesky's from the last row to the first, so that T is upper: QuIP's LDL
  * (Chee et al. 2023, eq. 6), which gives GPTQ's rounding without an inverse. Everything is in
