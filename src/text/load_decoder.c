@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "text/decoder.h"
+#include "text/load_steps.h"
 
 #include <string.h>
 
@@ -105,31 +106,17 @@ static sfq_status load_step(loader *l, const json_t *json, sfq_decode_step *step
     }
 }
 
-/* Recursion is bounded by the nesting limit of JSON. */
-static sfq_status load_any(loader *l, const json_t *json)
+static sfq_status load_kind(void *ctx, const json_t *json, const char *type, bool *known)
 {
-    const char *type;
-    SFQ_TRY(sfq_json_string(json, l->file, "type", true, &type, l->err));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list = sfq_json_get(json, "decoders");
-        if (!json_is_array(list))
-            return sfq_fail_at(l->err, SFQ_E_FORMAT, l->file, "decoder.decoders",
-                               "%s: decoder: a Sequence without the array decoders", l->file);
-        for (size_t i = 0; i < json_array_size(list); i++)
-            SFQ_TRY(load_any(l, json_array_get(list, i)));
-        return SFQ_OK;
-    }
-    if (l->to->count == SFQ_TEXT_STEPS_MAX)
-        return sfq_fail_at(l->err, SFQ_E_LIMIT, l->file, "decoder",
-                           "%s: more than %d decoders in a row", l->file, SFQ_TEXT_STEPS_MAX);
+    loader *l = ctx;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
         if (strcmp(type, kinds[i].type) == 0) {
             sfq_decode_step *step = &l->to->steps[l->to->count++];
             *step = (sfq_decode_step){.kind = kinds[i].kind};
             return load_step(l, json, step);
         }
-    return sfq_fail_at(l->err, SFQ_E_UNSUPPORTED, l->file, "decoder.type",
-                       "%s: decoder \"%.60s\" is not supported", l->file, type);
+    *known = false;
+    return SFQ_OK;
 }
 
 sfq_status sfq_decoder_load(sfq_decoder *decoder, const json_t *json, const char *file,
@@ -142,7 +129,13 @@ sfq_status sfq_decoder_load(sfq_decoder *decoder, const json_t *json, const char
     if (!decoder->steps)
         return sfq_fail_memory(err, SFQ_TEXT_STEPS_MAX * sizeof(sfq_decode_step), "decoder");
     loader l = {decoder, file, err};
-    return load_any(&l, json);
+    sfq_step_list list = {.part = "decoder",
+                          .items = "decoders",
+                          .plural = "decoders",
+                          .file = file,
+                          .load = load_kind,
+                          .ctx = &l};
+    return sfq_steps_load(&list, json, err);
 }
 
 void sfq_decoder_close(sfq_decoder *decoder)

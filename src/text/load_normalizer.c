@@ -1,6 +1,7 @@
 /* text/load_normalizer.c - reads the "normalizer" object of tokenizer.json into a list of steps. */
 #include "base/json.h"
 #include "base/mem.h"
+#include "text/load_steps.h"
 #include "text/normalizer.h"
 #include "text/unicode.h"
 
@@ -84,31 +85,17 @@ static sfq_status load_step(loader *l, const json_t *json, sfq_norm_step *step)
     }
 }
 
-/* Recursion is bounded by the nesting limit of JSON. */
-static sfq_status load_any(loader *l, const json_t *json)
+static sfq_status load_kind(void *ctx, const json_t *json, const char *type, bool *known)
 {
-    const char *type;
-    SFQ_TRY(sfq_json_string(json, l->file, "type", true, &type, l->err));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list = sfq_json_get(json, "normalizers");
-        if (!json_is_array(list))
-            return sfq_fail_at(l->err, SFQ_E_FORMAT, l->file, "normalizer.normalizers",
-                               "%s: normalizer: a Sequence without the array normalizers", l->file);
-        for (size_t i = 0; i < json_array_size(list); i++)
-            SFQ_TRY(load_any(l, json_array_get(list, i)));
-        return SFQ_OK;
-    }
-    if (l->to->count == SFQ_TEXT_STEPS_MAX)
-        return sfq_fail_at(l->err, SFQ_E_LIMIT, l->file, "normalizer",
-                           "%s: more than %d normalizers in a row", l->file, SFQ_TEXT_STEPS_MAX);
+    loader *l = ctx;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
         if (strcmp(type, kinds[i].type) == 0) {
             sfq_norm_step *step = &l->to->steps[l->to->count++];
             *step = (sfq_norm_step){.kind = kinds[i].kind, .form = kinds[i].form};
             return load_step(l, json, step);
         }
-    return sfq_fail_at(l->err, SFQ_E_UNSUPPORTED, l->file, "normalizer.type",
-                       "%s: normalizer \"%.60s\" is not supported", l->file, type);
+    *known = false;
+    return SFQ_OK;
 }
 
 sfq_status sfq_normalizer_load(sfq_normalizer *normalizer, const json_t *json, const char *file,
@@ -121,7 +108,13 @@ sfq_status sfq_normalizer_load(sfq_normalizer *normalizer, const json_t *json, c
     if (!normalizer->steps)
         return sfq_fail_memory(err, SFQ_TEXT_STEPS_MAX * sizeof(sfq_norm_step), "normalizer");
     loader l = {normalizer, file, err};
-    return load_any(&l, json);
+    sfq_step_list list = {.part = "normalizer",
+                          .items = "normalizers",
+                          .plural = "normalizers",
+                          .file = file,
+                          .load = load_kind,
+                          .ctx = &l};
+    return sfq_steps_load(&list, json, err);
 }
 
 void sfq_normalizer_close(sfq_normalizer *normalizer)

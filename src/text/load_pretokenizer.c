@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "text/load_steps.h"
 #include "text/pretokenizer.h"
 
 #include <string.h>
@@ -153,32 +154,17 @@ static sfq_status load_step(loader *l, const json_t *json, sfq_pre_step *step)
     }
 }
 
-/* Recursion is bounded by the nesting limit of JSON. */
-static sfq_status load_any(loader *l, const json_t *json)
+static sfq_status load_kind(void *ctx, const json_t *json, const char *type, bool *known)
 {
-    const char *type;
-    SFQ_TRY(sfq_json_string(json, l->file, "type", true, &type, l->err));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list = sfq_json_get(json, "pretokenizers");
-        if (!json_is_array(list))
-            return sfq_fail_at(l->err, SFQ_E_FORMAT, l->file, "pre_tokenizer.pretokenizers",
-                               "%s: pre_tokenizer: a Sequence without the array pretokenizers",
-                               l->file);
-        for (size_t i = 0; i < json_array_size(list); i++)
-            SFQ_TRY(load_any(l, json_array_get(list, i)));
-        return SFQ_OK;
-    }
-    if (l->to->count == SFQ_TEXT_STEPS_MAX)
-        return sfq_fail_at(l->err, SFQ_E_LIMIT, l->file, "pre_tokenizer",
-                           "%s: more than %d pre-tokenizers in a row", l->file, SFQ_TEXT_STEPS_MAX);
+    loader *l = ctx;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
         if (strcmp(type, kinds[i].type) == 0) {
             sfq_pre_step *step = &l->to->steps[l->to->count++];
             *step = (sfq_pre_step){.kind = kinds[i].kind};
             return load_step(l, json, step);
         }
-    return sfq_fail_at(l->err, SFQ_E_UNSUPPORTED, l->file, "pre_tokenizer.type",
-                       "%s: pre_tokenizer \"%.60s\" is not supported", l->file, type);
+    *known = false;
+    return SFQ_OK;
 }
 
 sfq_status sfq_pretokenizer_load(sfq_pretokenizer *pre, const json_t *json, const char *file,
@@ -191,7 +177,13 @@ sfq_status sfq_pretokenizer_load(sfq_pretokenizer *pre, const json_t *json, cons
     if (!pre->steps)
         return sfq_fail_memory(err, SFQ_TEXT_STEPS_MAX * sizeof(sfq_pre_step), "pre-tokenizer");
     loader l = {pre, file, err};
-    return load_any(&l, json);
+    sfq_step_list list = {.part = "pre_tokenizer",
+                          .items = "pretokenizers",
+                          .plural = "pre-tokenizers",
+                          .file = file,
+                          .load = load_kind,
+                          .ctx = &l};
+    return sfq_steps_load(&list, json, err);
 }
 
 void sfq_pretokenizer_close(sfq_pretokenizer *pre)

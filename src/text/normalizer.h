@@ -4,12 +4,11 @@
 
 #include "base/buf.h"
 #include "base/status.h"
+#include "text/load_steps.h"
 #include "text/precompiled.h"
 #include "text/regex.h"
 
 #include <jansson.h>
-
-#define SFQ_TEXT_STEPS_MAX 64 /* steps of one sequence of normalizers, pre-tokenizers or decoders */
 
 typedef enum sfq_norm_kind {
     SFQ_NORM_BERT,
