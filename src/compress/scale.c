@@ -65,8 +65,10 @@ static double add_lanes(const float lanes[LANES])
     return sum;
 }
 
-/* One pass over the cluster. The two variants differ in nothing but the weight. */
-static void fit_plain(fit *out, const cluster_view *v, float scale)
+/* One pass over the cluster. `weighted` is a constant where this is inlined, so that the loop
+ * without weights does not multiply by them. */
+static inline __attribute__((always_inline)) void fit_with(fit *out, const cluster_view *v,
+                                                           float scale, const bool weighted)
 {
     const float inverse = 1.0F / scale;
     const float lo = v->lo;
@@ -76,40 +78,16 @@ static void fit_plain(fit *out, const cluster_view *v, float scale)
     float qq[LANES] = {0};
     for (size_t i = 0; i < v->padded; i += LANES) {
         const float *w = v->w + i;
+        const float *omega = weighted ? v->omega + i : NULL;
         for (int j = 0; j < LANES; j++) {
             float q = w[j] * inverse;
             q = q < lo ? lo : q;
             q = q > hi ? hi : q;
             q = (q + ROUNDER) - ROUNDER;
             float e = w[j] - scale * q;
-            error[j] += e * e;
-            wq[j] += w[j] * q;
-            qq[j] += q * q;
-        }
-    }
-    *out = (fit){add_lanes(error), add_lanes(wq), add_lanes(qq)};
-}
-
-static void fit_weighted(fit *out, const cluster_view *v, float scale)
-{
-    const float inverse = 1.0F / scale;
-    const float lo = v->lo;
-    const float hi = v->hi;
-    float error[LANES] = {0};
-    float wq[LANES] = {0};
-    float qq[LANES] = {0};
-    for (size_t i = 0; i < v->padded; i += LANES) {
-        const float *w = v->w + i;
-        const float *omega = v->omega + i;
-        for (int j = 0; j < LANES; j++) {
-            float q = w[j] * inverse;
-            q = q < lo ? lo : q;
-            q = q > hi ? hi : q;
-            q = (q + ROUNDER) - ROUNDER;
-            float e = w[j] - scale * q;
-            error[j] += omega[j] * (e * e);
-            wq[j] += omega[j] * (w[j] * q);
-            qq[j] += omega[j] * (q * q);
+            error[j] += weighted ? omega[j] * (e * e) : e * e;
+            wq[j] += weighted ? omega[j] * (w[j] * q) : w[j] * q;
+            qq[j] += weighted ? omega[j] * (q * q) : q * q;
         }
     }
     *out = (fit){add_lanes(error), add_lanes(wq), add_lanes(qq)};
@@ -118,9 +96,9 @@ static void fit_weighted(fit *out, const cluster_view *v, float scale)
 static void fit_scale(fit *out, const cluster_view *v, float scale)
 {
     if (v->omega != NULL)
-        fit_weighted(out, v, scale);
+        fit_with(out, v, scale, true);
     else
-        fit_plain(out, v, scale);
+        fit_with(out, v, scale, false);
 }
 
 /* The scale of the true weights as the file holds it; 0 when it cannot be held. */
