@@ -95,7 +95,7 @@ static void sfq_embed_task(void *ctx, size_t begin, size_t end, int worker)
     }
 }
 
-static void sfq_forward_embed(sfq_exec *e, const sfq_batch *batch)
+static void embed_batch(sfq_exec *e, const sfq_batch *batch)
 {
     for (size_t s = 0; s < batch->sequences; s++) {
         uint32_t past = batch->kv ? (uint32_t)sfq_kv_length(batch->kv[s]) : 0;
@@ -119,7 +119,7 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
     SFQ_TRY(sfq_check_batch(exec->net, batch, err));
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
-    sfq_forward_embed(exec, batch);
+    embed_batch(exec, batch);
     bool pending = false;
     for (int layer = 0; layer < arch->layers; layer++) {
         if (tap) {

@@ -50,6 +50,31 @@ typedef void (*sfq_tap_fn)(void *ud, int layer, const float *hidden, size_t t, s
  * cache append to it (LIMIT when it is full; nothing is appended then). */
 sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hidden, sfq_tap_fn tap,
                        void *tap_ud, sfq_error *err);
+/* ---- the pass in pieces, for statistics, least squares and gradients: the same code ---- */
+
+/* Where a layer leaves copies of its inside; NULL pointers are skipped. */
+typedef struct sfq_block_save {
+    float *attn_in;  /* [T, C] what q, k and v read */
+    float *qkv_raw;  /* [T, (H + 2 KV) D] before head norms and rotation */
+    float *qkv;      /* [T, (H + 2 KV) D] behind them */
+    float *att;      /* [T, H D] what o reads */
+    float *attn_sum; /* [T, C] x + attention, before a post-norm */
+    float *ffn_in;   /* [T, C] what gate and up read */
+    float *ffn_pre;  /* [T, F], or [T, 2F] gate | up: before the activation */
+    float *ffn_act;  /* [T, F] what down reads */
+    float *ffn_sum;  /* [T, C] + MLP, before a post-norm */
+} sfq_block_save;
+
+/* Input of layer 0 into x [T, C]. batch->kv must be NULL in these three. */
+sfq_status sfq_forward_embed(sfq_exec *exec, const sfq_batch *batch, float *x, sfq_error *err);
+/* x [T, C]: the layer's input becomes its output. save may be NULL. Checks the batch. */
+sfq_status sfq_forward_layer(sfq_exec *exec, const sfq_batch *batch, int layer, float *x,
+                             const sfq_block_save *save, sfq_error *err);
+/* The final norm on x [T, C], where the family has one. */
+void sfq_forward_final(sfq_exec *exec, float *x, size_t t);
+
+/* ---- heads ---- */
+
 /* Logits of rows of hidden: rows [count] indices, logits [count, V]. */
 sfq_status sfq_forward_logits(sfq_exec *exec, const float *hidden, const size_t *rows, size_t count,
                               float *logits, sfq_error *err);

@@ -1,0 +1,51 @@
+/* kernels/linalg.h - float linear algebra for gradients and least squares: OpenBLAS (serial) called
+ * on tiles whose borders depend on the shapes alone, spread over our pool. So a result does not
+ * depend on the thread count. Inference does not use it. Matrices are row-major. Not to be called
+ * from inside a pool task. */
+#ifndef SFQ_KERNELS_LINALG_H
+#define SFQ_KERNELS_LINALG_H
+
+#include "base/pool.h"
+
+/* c [M, N] = op(a) op(b) + (add ? c : 0). op(a) is [M, K]: a [M, lda], or a [K, lda] transposed.
+ * op(b) is [K, N]: b [K, ldb], or b [N, ldb] transposed. M, N or K 0 is allowed (K 0: c is 0, or
+ * stays). */
+typedef struct sfq_linalg_product {
+    const float *a, *b;
+    size_t lda, ldb;
+    bool transpose_a, transpose_b;
+    size_t m, n, k;
+    float *c;
+    size_t ldc;
+    bool add;
+} sfq_linalg_product;
+
+void sfq_linalg_gemm(sfq_pool *pool, const sfq_linalg_product *p);
+
+/* h [K, K], the lower triangle (i >= j) += sum over t of weight[t] a_t a_t^T; g [K, N] += sum over
+ * t of weight[t] a_t z_t^T. a [T, lda], z [T, ldz], weight [T] or NULL (all 1). Products are float
+ * inside fixed blocks of rows; their sum is double, in the order of the rows. scratch:
+ * sfq_linalg_sum_floats(k, n) floats. h or g may be NULL. MEMORY never: no allocation. */
+typedef struct sfq_linalg_sums {
+    double *h, *g;
+    const float *a, *z, *weight;
+    size_t lda, ldz;
+    size_t t, k, n;
+    float *scratch;
+} sfq_linalg_sums;
+
+size_t sfq_linalg_sum_floats(size_t k, size_t n);
+void sfq_linalg_sum(sfq_pool *pool, const sfq_linalg_sums *s);
+
+/* Cholesky factor (LAPACK dpotrf) of the lower triangle of h [K, K], in place; the upper triangle
+ * is not read. False: not positive definite. */
+bool sfq_linalg_cholesky(double *h, size_t k);
+/* x = (L L^T)^-1 x for x [K, N] in place, columns in fixed tiles over the pool. */
+void sfq_linalg_solve(sfq_pool *pool, const double *factor, size_t k, double *x, size_t n);
+/* inverse [K, K] (both triangles) of L L^T, in place of the factor. False: LAPACK refused. */
+bool sfq_linalg_inverse(double *factor, size_t k);
+
+/* The processor type that OpenBLAS chose its kernels for, static ("SkylakeX"). */
+const char *sfq_linalg_core(void);
+
+#endif
