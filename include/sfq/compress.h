@@ -15,23 +15,31 @@ typedef struct sfq_bits_rule {
 
 typedef struct sfq_compress_options {
     size_t struct_size;
-    const char *model;       /* directory or Hub id */
-    const char *output;      /* directory; must not exist unless force */
-    const char *recipe;      /* "sfq" */
-    double prune;            /* share of the prunable blocks; this version needs 0 (default 0.40) */
-    int bits;                /* 2..8, matrices of the blocks and poolers */
-    int embedding_bits;      /* 2..8, embedding tables and language-model heads */
-    int steps;               /* recalibration steps, -1 (default): from the calibration size;
-                                this version needs 0 */
+    const char *model;  /* directory or Hub id */
+    const char *output; /* directory; must not exist unless force */
+    const char *recipe; /* "sfq" */
+    double prune;       /* share of the prunable blocks to remove, 0 to below 1 (0.40) */
+    int bits;           /* 2..8, matrices of the blocks and poolers */
+    int embedding_bits; /* 2..8, embedding tables and language-model heads */
+    int steps;          /* recalibration steps at most, -1 (default): from the calibration size;
+                                0: none */
     const char *const *keep; /* regexes: these tensors stay dense */
     size_t keep_count;
     const sfq_bits_rule *bits_for; /* the last rule that matches wins, above bits */
     size_t bits_for_count;
-    const char *task; /* with data: measure baseline and compressed on the dev split */
+    const char *task; /* with data: calibrate on the train split, measure on the dev split */
     const char *data;
-    const char *const *text_files; /* the same on text */
+    const char *const *text_files; /* calibrate on text, measure on a part of it set aside */
     size_t text_count;
-    double max_drop; /* points; negative: no guard */
+    double calib_fraction; /* of the train split or the text; 0 (default): DESIGN's quota */
+    uint64_t calib_tokens; /* text: this many tokens instead; 0: by the fraction */
+    int calib_length;      /* tokens of a text sequence, 16..4096 (256) */
+    const char *pick;      /* "curated" (default) or "random": how calibration is chosen */
+    const char *saliency;  /* "fisher" (default), "taylor", "magnitude", "error" */
+    int rounds;            /* of pruning, 1..16; 0 (default): the recipe's */
+    bool uniform;          /* the same widths in every layer */
+    double minutes;        /* ceiling on the whole run (30); 0: none */
+    double max_drop;       /* points; negative: no guard */
     uint64_t seed;
     int threads;
     bool force;
@@ -71,11 +79,37 @@ SFQ_API void sfq_compress_options_default(sfq_compress_options *options);
 SFQ_API sfq_status sfq_compress_plan(const sfq_compress_options *options, sfq_compress_result *out,
                                      sfq_error *err);
 
-/* Writes the artifact; on any failure the output path is as it was before. GUARD: the artifact is
+/* Writes the artifact. An interrupted run leaves OUTPUT.work, from which the same request goes on.
+ * On any failure the output path is as it was before. GUARD: the artifact is
  * kept as OUTPUT.rejected and *out is filled. Codes: as opening a model, and ARGUMENT, DATA,
  * EXISTS, NO_SPACE, INTERRUPTED, GUARD. */
 SFQ_API sfq_status sfq_compress(const sfq_compress_options *options, sfq_compress_result *out,
                                 sfq_error *err);
+
+/* ---- export ---- */
+
+typedef struct sfq_export_options {
+    size_t struct_size;
+    const char *model;  /* artifact directory */
+    const char *output; /* directory; must not exist unless force */
+    const char *format; /* "dense" */
+    int threads;
+    bool force;
+    sfq_hooks hooks;
+} sfq_export_options;
+
+typedef struct sfq_export_result {
+    char output[512];
+    uint64_t bytes;           /* of the weight file */
+    uint64_t parameters;      /* stored, padding included */
+    int heads, kv_heads, ffn; /* the uniform widths of the result */
+    bool padded;              /* some layers were narrower and got zero units */
+} sfq_export_result;
+
+SFQ_API void sfq_export_options_default(sfq_export_options *options);
+/* Codes: as opening a model, and ARGUMENT, EXISTS, NO_SPACE, UNSUPPORTED, INTERRUPTED. */
+SFQ_API sfq_status sfq_export(const sfq_export_options *options, sfq_export_result *out,
+                              sfq_error *err);
 
 #ifdef __cplusplus
 }

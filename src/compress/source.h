@@ -15,11 +15,17 @@ typedef struct sfq_source {
     sfq_arch *arch;
     sfq_modules *modules;
     sfq_pool *pool;
-    uint64_t parameters; /* of all modules; tied ones once */
+    bool own_pool;
+    uint64_t parameters;          /* of all modules; tied ones once */
+    uint64_t original_parameters; /* of the model that this was cut from; else the same */
 } sfq_source;
 
 /* UNSUPPORTED for a model that is compressed already. */
 sfq_status sfq_source_open(sfq_source **out, const sfq_compress_options *options, sfq_error *err);
+/* A dense model, or a dense artifact with uneven widths as a student is written; on the pool of
+ * another source (borrowed). */
+sfq_status sfq_source_open_dir(sfq_source **out, const char *dir, sfq_pool *pool,
+                               const sfq_hooks *hooks, sfq_error *err);
 void sfq_source_close(sfq_source **source);
 
 /* ARGUMENT when writing (or replacing) `output` would touch the source: the same directory under
