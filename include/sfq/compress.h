@@ -106,11 +106,6 @@ typedef struct sfq_export_result {
     bool padded;              /* some layers were narrower and got zero units */
 } sfq_export_result;
 
-SFQ_API void sfq_export_options_default(sfq_export_options *options);
-/* Codes: as opening a model, and ARGUMENT, EXISTS, NO_SPACE, UNSUPPORTED, INTERRUPTED. */
-SFQ_API sfq_status sfq_export(const sfq_export_options *options, sfq_export_result *out,
-                              sfq_error *err);
-
 #ifdef __cplusplus
 }
 #endif

@@ -1,7 +1,7 @@
-/* compress/fold.h - exact foldings before fusing (DESIGN.md section 4, M7): per-channel factors move
- * between neighbours where the function stays the same, so that clusters hold weights of like range:
- * SwiGLU up rows and down columns, V rows and O columns, norm gains into the next linears (pre-norm),
- * value biases into the output bias. */
+/* compress/fold.h - exact foldings before fusing (DESIGN.md section 4, M7): per-channel factors
+ * move between neighbours where the function stays the same, so that clusters hold weights of like
+ * range: SwiGLU up rows and down columns, V rows and O columns, norm gains into the next linears
+ * (pre-norm), value biases into the output bias. */
 #ifndef SFQ_COMPRESS_FOLD_H
 #define SFQ_COMPRESS_FOLD_H
 

@@ -15,9 +15,9 @@ typedef struct sfq_prune_report {
 } sfq_prune_report;
 
 int sfq_prune_rounds(const sfq_compress_options *options);
-/* Round `round` of sfq_prune_rounds(): the share removed grows evenly up to options->prune. Adds to
- * *report. A round depends on the student that it gets and on options alone, so that a run can go on
- * between rounds. */
+/* Round `round` of sfq_prune_rounds(): the share removed grows evenly up to options->prune. Adds
+ * to *report. A round depends on the student that it gets and on options alone, so that a run can
+ * go on between rounds. */
 sfq_status sfq_prune_round(const sfq_work *work, sfq_student *student, sfq_loss *held_out,
                            int round, sfq_prune_report *report, sfq_error *err);
 /* Whether a sublayer's widths may change: not where --keep names one of its matrices. */

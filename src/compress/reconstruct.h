@@ -1,7 +1,7 @@
-/* compress/reconstruct.h - output projections refitted to what was cut: ridge regression towards the
- * weights at hand, onto the teacher's residual sum, tokens weighted by what the loss sees of them
- * (M4; Park et al. 2024, "Accurate retraining-free pruning for pretrained encoder-based language
- * models"; Frantar et al. 2022). */
+/* compress/reconstruct.h - output projections refitted to what was cut: ridge regression towards
+ * the weights at hand, onto the teacher's residual sum, tokens weighted by what the loss sees of
+ * them (M4; Park et al. 2024, "Accurate retraining-free pruning for pretrained encoder-based
+ * language models"; Frantar et al. 2022). */
 #ifndef SFQ_COMPRESS_RECONSTRUCT_H
 #define SFQ_COMPRESS_RECONSTRUCT_H
 

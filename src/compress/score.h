@@ -1,8 +1,8 @@
 /* compress/score.h - what each unit is worth: a KV group with its query heads, an FFN neuron. The
- * default is the diagonal Fisher information of a mask on the unit's output (Michel et al. 2019, "Are
- * sixteen heads really better than one?"; Kwon et al. 2022, "A fast post-training pruning framework
- * for transformers"; M1), from one backward pass of activation gradients per sequence with labels
- * sampled from the model itself. */
+ * default is the diagonal Fisher information of a mask on the unit's output (Michel et al. 2019,
+ * "Are sixteen heads really better than one?"; Kwon et al. 2022, "A fast post-training pruning
+ * framework for transformers"; M1), from one backward pass of activation gradients per sequence
+ * with labels sampled from the model itself. */
 #ifndef SFQ_COMPRESS_SCORE_H
 #define SFQ_COMPRESS_SCORE_H
 

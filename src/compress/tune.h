@@ -1,6 +1,6 @@
-/* compress/tune.h - elastic recalibration, second part: the scales, norms and biases of the quantized
- * model, codes as they are, by distillation from the original (M15; Esser et al. 2020, "Learned step
- * size quantization"; Chen et al. 2024, "EfficientQAT"). */
+/* compress/tune.h - elastic recalibration, second part: the scales, norms and biases of the
+ * quantized model, codes as they are, by distillation from the original (M15; Esser et al. 2020,
+ * "Learned step size quantization"; Chen et al. 2024, "EfficientQAT"). */
 #ifndef SFQ_COMPRESS_TUNE_H
 #define SFQ_COMPRESS_TUNE_H
 

@@ -26,8 +26,8 @@ sfq_status sfq_work_check(const sfq_work *work, sfq_error *err);
 /* Whether --minutes is over: looked at between steps. */
 bool sfq_work_late(const sfq_work *work);
 
-/* Sequences of a batch such that it has about `tokens` tokens (at least one sequence): from `first`,
- * before `end`. Depends on the lengths alone. */
+/* Sequences of a batch such that it has about `tokens` tokens (at least one sequence): from
+ * `first`, before `end`. Depends on the lengths alone. */
 size_t sfq_work_batch_end(const sfq_calibration *c, size_t first, size_t end, size_t tokens);
 
 #endif
