@@ -1,5 +1,5 @@
-/* kernels/linalg.h - float linear algebra for gradients and least squares: OpenBLAS (serial) called
- * on tiles whose borders depend on the shapes alone, spread over our pool. So a result does not
+/* kernels/linalg.h - float linear algebra for gradients and least squares: BLIS (serial) called on
+ * tiles whose borders depend on the shapes alone, spread over our pool. So a result does not
  * depend on the thread count. Inference does not use it. Matrices are row-major. Not to be called
  * from inside a pool task. */
 #ifndef SFQ_KERNELS_LINALG_H
@@ -37,15 +37,15 @@ typedef struct sfq_linalg_sums {
 size_t sfq_linalg_sum_floats(size_t k, size_t n);
 void sfq_linalg_sum(sfq_pool *pool, const sfq_linalg_sums *s);
 
-/* Cholesky factor (LAPACK dpotrf) of the lower triangle of h [K, K], in place; the upper triangle
- * is not read. False: not positive definite. */
-bool sfq_linalg_cholesky(double *h, size_t k);
-/* x = (L L^T)^-1 x for x [K, N] in place, columns in fixed tiles over the pool. */
+/* Cholesky factor L of the lower triangle of h [K, K], in place; the upper triangle is neither read
+ * nor written. False: not positive definite, or not finite. */
+bool sfq_linalg_cholesky(sfq_pool *pool, double *h, size_t k);
+/* x = (L L^T)^-1 x for x [K, N] in place. */
 void sfq_linalg_solve(sfq_pool *pool, const double *factor, size_t k, double *x, size_t n);
-/* inverse [K, K] (both triangles) of L L^T, in place of the factor. False: LAPACK refused. */
-bool sfq_linalg_inverse(double *factor, size_t k);
+/* inverse [K, K] = (L L^T)^-1, both triangles. */
+void sfq_linalg_inverse(sfq_pool *pool, const double *factor, size_t k, double *inverse);
 
-/* The processor type that OpenBLAS chose its kernels for, static ("SkylakeX"). */
+/* The processor type that BLIS chose its kernels for, static ("skx"). */
 const char *sfq_linalg_core(void);
 
 #endif

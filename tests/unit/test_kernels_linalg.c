@@ -402,24 +402,32 @@ static void factor_solve_invert(void **state)
         size_t k = sizes[s];
         double *h = random_spd(k), *l = room(k * k, sizeof *l), *unit = room(k * k, sizeof *unit);
         memcpy(l, h, k * k * sizeof *l);
-        assert_true(sfq_linalg_cholesky(l, k));
+        assert_true(sfq_linalg_cholesky(NULL, l, k));
         check_factor(l, h, k);
         run_solve(h, l, k, 1);
         run_solve(h, l, k, 77);
         run_solve(h, l, k, 0);
-        assert_true(sfq_linalg_inverse(l, k));
+        for (int i = 0; i < POOLS; i++) {
+            double *again = room(k * k, sizeof *again);
+            memcpy(again, h, k * k * sizeof *again);
+            assert_true(sfq_linalg_cholesky(pools[i], again, k));
+            assert_memory_equal(l, again, k * k * sizeof *l);
+            free(again);
+        }
+        double *inverse = room(k * k, sizeof *inverse);
+        sfq_linalg_inverse(NULL, l, k, inverse);
         for (size_t i = 0; i < k; i++) {
             unit[i * k + i] = 1.0;
             for (size_t j = 0; j < k; j++)
-                assert_true(l[i * k + j] == l[j * k + i]);
+                assert_true(inverse[i * k + j] == inverse[j * k + i]);
         }
-        check_solution(h, l, unit, k, k);
+        check_solution(h, inverse, unit, k, k);
+        free(inverse);
         free(h);
         free(l);
         free(unit);
     }
-    assert_true(sfq_linalg_cholesky(NULL, 0));
-    assert_true(sfq_linalg_inverse(NULL, 0));
+    assert_true(sfq_linalg_cholesky(NULL, NULL, 0));
 }
 
 /* The pivot that is zero, negative or no number is found wherever it is. */
@@ -441,7 +449,7 @@ static void not_positive_definite(void **state)
                     *pivot = (double)NAN;
                 else
                     h[at * k] = (double)INFINITY;
-                assert_false(sfq_linalg_cholesky(h, k));
+                assert_false(sfq_linalg_cholesky(NULL, h, k));
                 free(h);
             }
 }
