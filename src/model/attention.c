@@ -155,7 +155,8 @@ static void sfq_attention_split(sfq_attention_job *job)
     sfq_exec_uneven(e, job->kv_heads * blocks, work, 1, sfq_attention_task, job);
 }
 
-void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out)
+void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out,
+                       const sfq_block_save *save)
 {
     const sfq_arch *arch = e->net->arch;
     const sfq_layer_arch *la = &arch->layer[layer];
@@ -171,8 +172,11 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
     job.ld = (job.heads + 2 * job.kv_heads) * job.d;
     if (job.heads > 0) {
         sfq_attention_project(&job, x);
+        sfq_save_rows(save->qkv_raw, e->qkv, job.t, job.ld, job.ld);
         sfq_exec_rows(e, job.t, 4 * job.ld, sfq_attention_prepare, &job);
+        sfq_save_rows(save->qkv, e->qkv, job.t, job.ld, job.ld);
         sfq_attention_split(&job);
+        sfq_save_rows(save->att, e->att, job.t, job.heads * job.d, job.heads * job.d);
     }
     const sfq_linear o = {&job.w->o, out, (size_t)arch->hidden};
     sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, job.t);

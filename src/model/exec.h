@@ -66,14 +66,32 @@ void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const fl
 /* ---- attention.c ---- */
 
 /* From the normed input x [T, C] to the output before the residual sum, both in h's place. */
-void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out);
+void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out,
+                       const sfq_block_save *save);
 
 /* ---- block.c ---- */
 
-/* x (+ pending h) -> x (+ pending h): one layer. *pending says that x += h is still due. */
-void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, bool *pending);
-/* x += h where add; then dst = norm(x) where norm has a gain (dst may be x). Rows [0, t). */
-void sfq_residual_norm(sfq_exec *e, size_t t, bool add, const sfq_norm *norm, float *dst);
+/* x [T, C] (+ pending h) -> x (+ pending h): one layer. *pending says that x += h is still due;
+ * then ffn_sum of save, which is x behind that sum, is the caller's to fill. */
+void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, bool *pending,
+                   const sfq_block_save *save);
+
+/* x += h where add; copied to sum where that is not NULL; then dst = norm(x) where norm is there
+ * and has a gain (dst may be x). Rows [0, t) of C. */
+typedef struct sfq_residual {
+    float *x; /* [T, C] */
+    bool add;
+    float *sum; /* [T, C] or NULL */
+    const sfq_norm *norm;
+    float *dst; /* [T, C] */
+} sfq_residual;
+
+void sfq_residual_norm(sfq_exec *e, size_t t, const sfq_residual *r);
+
+/* dst [T, n] = the first n of each row of src [T, ld]; dst NULL: nothing. */
+void sfq_save_rows(float *dst, const float *src, size_t t, size_t n, size_t ld);
+/* Position and sequence of each token of a batch, and cos and sin of the positions. */
+void sfq_exec_place(sfq_exec *e, const sfq_batch *batch);
 
 /* ---- kv.c ---- */
 

@@ -63,19 +63,19 @@ void sfq_table_row(const sfq_kernels *kernels, const sfq_matrix *table, size_t r
 typedef struct sfq_embed_job {
     sfq_exec *e;
     const sfq_batch *batch;
+    float *x; /* [T, C] */
 } sfq_embed_job;
 
-/* Word row, plus type row, plus position row, then the embedding norm; cos and sin of the
- * position. */
+/* Word row, plus type row, plus position row, then the embedding norm. */
 static void sfq_embed_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_embed_job *job = (const sfq_embed_job *)ctx;
     sfq_exec *e = job->e;
     const sfq_net *net = e->net;
-    size_t c = (size_t)net->arch->hidden, half = e->widths.half;
+    size_t c = (size_t)net->arch->hidden;
     (void)worker;
     for (size_t t = begin; t < end; t++) {
-        float *x = e->x + t * c, *h = e->h + t * c;
+        float *x = job->x + t * c, *h = e->h + t * c;
         sfq_table_row(e->kernels, &net->word, (size_t)job->batch->ids[t], x);
         if (net->type.n > 0) {
             size_t type = job->batch->types ? (size_t)job->batch->types[t] : 0;
@@ -89,13 +89,27 @@ static void sfq_embed_task(void *ctx, size_t begin, size_t end, int worker)
         if (net->embedding_norm.gain)
             e->kernels->layernorm(x, x, net->embedding_norm.gain, net->embedding_norm.bias,
                                   net->arch->norm_eps, c);
-        if (half > 0)
-            sfq_rope_angles(e->inv_freq, e->rope_factor, half, e->position[t], e->cos + t * half,
-                            e->sin + t * half);
     }
 }
 
-static void embed_batch(sfq_exec *e, const sfq_batch *batch)
+static void sfq_embed_batch(sfq_exec *e, const sfq_batch *batch, float *x)
+{
+    sfq_embed_job job = {e, batch, x};
+    sfq_exec_rows(e, batch->offset[batch->sequences], 4 * (size_t)e->net->arch->hidden,
+                  sfq_embed_task, &job);
+}
+
+static void sfq_angles_task(void *ctx, size_t begin, size_t end, int worker)
+{
+    sfq_exec *e = (sfq_exec *)ctx;
+    size_t half = e->widths.half;
+    (void)worker;
+    for (size_t t = begin; t < end; t++)
+        sfq_rope_angles(e->inv_freq, e->rope_factor, half, e->position[t], e->cos + t * half,
+                        e->sin + t * half);
+}
+
+void sfq_exec_place(sfq_exec *e, const sfq_batch *batch)
 {
     for (size_t s = 0; s < batch->sequences; s++) {
         uint32_t past = batch->kv ? (uint32_t)sfq_kv_length(batch->kv[s]) : 0;
@@ -104,12 +118,13 @@ static void embed_batch(sfq_exec *e, const sfq_batch *batch)
             e->position[t] = past + (uint32_t)(t - batch->offset[s]);
         }
     }
-    sfq_embed_job job = {e, batch};
-    size_t work = 4 * (size_t)e->net->arch->hidden + 32 * e->widths.half;
-    sfq_exec_rows(e, batch->offset[batch->sequences], work, sfq_embed_task, &job);
+    if (e->widths.half > 0)
+        sfq_exec_rows(e, batch->offset[batch->sequences], 32 * e->widths.half, sfq_angles_task, e);
 }
 
 /* ---- the pass ---- */
+
+static const sfq_block_save sfq_no_save = {0};
 
 sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hidden, sfq_tap_fn tap,
                        void *tap_ud, sfq_error *err)
@@ -119,21 +134,59 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
     SFQ_TRY(sfq_check_batch(exec->net, batch, err));
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
-    embed_batch(exec, batch);
-    bool pending = false;
+    sfq_exec_place(exec, batch);
+    sfq_embed_batch(exec, batch, exec->x);
+    sfq_residual rest = {.x = exec->x, .dst = exec->x};
     for (int layer = 0; layer < arch->layers; layer++) {
         if (tap) {
-            sfq_residual_norm(exec, t, pending, NULL, exec->x);
-            pending = false;
+            sfq_residual_norm(exec, t, &rest);
+            rest.add = false;
             tap(tap_ud, layer, exec->x, t, c);
         }
-        sfq_block_run(exec, batch, layer, &pending);
+        sfq_block_run(exec, batch, layer, exec->x, &rest.add, &sfq_no_save);
     }
-    sfq_residual_norm(exec, t, pending, &exec->net->final_norm, exec->x);
+    rest.norm = &exec->net->final_norm;
+    sfq_residual_norm(exec, t, &rest);
     if (tap)
         tap(tap_ud, arch->layers, exec->x, t, c);
     for (size_t s = 0; batch->kv && s < batch->sequences; s++)
         sfq_kv_advance(batch->kv[s], batch->offset[s + 1] - batch->offset[s]);
     *hidden = exec->x;
     return SFQ_OK;
+}
+
+/* ---- the pass in pieces ---- */
+
+static sfq_status sfq_piece_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err)
+{
+    if (batch->kv)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache");
+    SFQ_TRY(sfq_check_batch(exec->net, batch, err));
+    SFQ_TRY(sfq_exec_reserve(exec, batch->offset[batch->sequences], err));
+    sfq_exec_place(exec, batch);
+    return SFQ_OK;
+}
+
+sfq_status sfq_forward_embed(sfq_exec *exec, const sfq_batch *batch, float *x, sfq_error *err)
+{
+    SFQ_TRY(sfq_piece_open(exec, batch, err));
+    sfq_embed_batch(exec, batch, x);
+    return SFQ_OK;
+}
+
+sfq_status sfq_forward_layer(sfq_exec *exec, const sfq_batch *batch, int layer, float *x,
+                             const sfq_block_save *save, sfq_error *err)
+{
+    sfq_residual rest = {.x = x, .dst = x};
+    SFQ_TRY(sfq_piece_open(exec, batch, err));
+    sfq_block_run(exec, batch, layer, x, &rest.add, save ? save : &sfq_no_save);
+    rest.sum = save && exec->net->arch->pre_norm ? save->ffn_sum : NULL;
+    sfq_residual_norm(exec, batch->offset[batch->sequences], &rest);
+    return SFQ_OK;
+}
+
+void sfq_forward_final(sfq_exec *exec, float *x, size_t t)
+{
+    const sfq_residual norm = {.x = x, .norm = &exec->net->final_norm, .dst = x};
+    sfq_residual_norm(exec, t, &norm);
 }

@@ -52,7 +52,8 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
                        void *tap_ud, sfq_error *err);
 /* ---- the pass in pieces, for statistics, least squares and gradients: the same code ---- */
 
-/* Where a layer leaves copies of its inside; NULL pointers are skipped. */
+/* Where a layer leaves copies of its inside; NULL pointers are skipped. A dropped sublayer leaves
+ * its sum alone, a width of 0 nothing. */
 typedef struct sfq_block_save {
     float *attn_in;  /* [T, C] what q, k and v read */
     float *qkv_raw;  /* [T, (H + 2 KV) D] before head norms and rotation */
