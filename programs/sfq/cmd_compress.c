@@ -14,25 +14,46 @@ static const cli_option options[] = {
     {"output", 'o', CLI_TEXT, offsetof(compress_args, o.output), 0, 0, "DIR",
      "where the artifact goes; must not exist", NULL},
     {"recipe", 0, CLI_TEXT, offsetof(compress_args, o.recipe), 0, 0, "NAME",
-     "how to choose what is removed and stored in how many bits", "sfq"},
+     "how to choose what is removed and stored in how many bits: sfq", NULL},
     {"prune", 0, CLI_REAL, offsetof(compress_args, o.prune), 0, 0.99, "P",
-     "share of the attention and FFN parameters to remove; this version needs 0", NULL},
+     "share of the attention and FFN parameters to remove", NULL},
     {"bits", 0, CLI_INT, offsetof(compress_args, o.bits), 2, 8, "B",
      "bits per weight of the matrices", NULL},
     {"embedding-bits", 0, CLI_INT, offsetof(compress_args, o.embedding_bits), 2, 8, "B",
      "bits per weight of embedding tables and output heads", NULL},
-    {"steps", 0, CLI_INT, offsetof(compress_args, o.steps), 0, 1 << 24, "N",
-     "recalibration steps at most, by default from the calibration size; this version needs 0",
-     NULL},
-    {"keep", 0, CLI_LIST, offsetof(compress_args, keep), 0, 0, "REGEX", "tensors that stay 16 bit",
-     NULL},
-    {"bits-for", 0, CLI_LIST, offsetof(compress_args, bits_for), 0, 0, "REGEX=B",
-     "other bits (2..8, or 16) for some tensors; the last rule that matches counts", NULL},
     {"task", 0, CLI_TEXT, offsetof(compress_args, o.task), 0, 0, "NAME",
-     "measure on this task before and after (needs --data)", NULL},
+     "calibrate on this task's train split, measure on its dev split before and after (needs "
+     "--data)",
+     NULL},
     {"data", 0, CLI_TEXT, offsetof(compress_args, o.data), 0, 0, "DIR", "the task's data", NULL},
     {"text", 0, CLI_LIST, offsetof(compress_args, text), 0, 0, "FILE",
-     "measure perplexity on these files; further words are files too", NULL},
+     "calibrate on these files, measure perplexity on a part of them that is set aside (on all "
+     "with --prune 0 --steps 0); further words are files too",
+     NULL},
+    {"calib-fraction", 0, CLI_REAL, offsetof(compress_args, o.calib_fraction), 1e-9, 1, "F",
+     "share of the train split or text to calibrate on; by default 0.005, but at least 512 "
+     "examples or 65536 tokens",
+     NULL},
+    {"calib-tokens", 0, CLI_U64, offsetof(compress_args, o.calib_tokens), 0, 0, "N",
+     "tokens of text to calibrate on instead; 0: by the share", NULL},
+    {"calib-length", 0, CLI_INT, offsetof(compress_args, o.calib_length), 16, 4096, "N",
+     "tokens of a sequence of text", NULL},
+    {"pick", 0, CLI_TEXT, offsetof(compress_args, o.pick), 0, 0, "HOW",
+     "how calibration examples are chosen", "curated random"},
+    {"saliency", 0, CLI_TEXT, offsetof(compress_args, o.saliency), 0, 0, "KIND",
+     "what a head or neuron is judged by", "fisher taylor magnitude error"},
+    {"rounds", 0, CLI_INT, offsetof(compress_args, o.rounds), 1, 16, "N",
+     "rounds of pruning, by default the recipe's", NULL},
+    {"uniform", 0, CLI_FLAG, offsetof(compress_args, o.uniform), 0, 0, NULL,
+     "the same widths in every layer, for programs that know one width per model", NULL},
+    {"steps", 0, CLI_INT, offsetof(compress_args, o.steps), 0, 1 << 24, "N",
+     "recalibration steps at most, 0: none; by default from the calibration size", NULL},
+    {"minutes", 0, CLI_REAL, offsetof(compress_args, o.minutes), 0, 1e6, "M",
+     "ceiling on the whole run, met between two steps; 0: none", NULL},
+    {"keep", 0, CLI_LIST, offsetof(compress_args, keep), 0, 0, "REGEX",
+     "tensors that stay whole and 16 bit", NULL},
+    {"bits-for", 0, CLI_LIST, offsetof(compress_args, bits_for), 0, 0, "REGEX=B",
+     "other bits (2..8, or 16) for some tensors; the last rule that matches counts", NULL},
     {"max-drop", 0, CLI_REAL, offsetof(compress_args, o.max_drop), 0, 1e6, "POINTS",
      "a larger drop ends with status 3, the output kept as NAME.rejected", NULL},
     {"seed", 0, CLI_U64, offsetof(compress_args, o.seed), 0, 0, "S", "of everything random", NULL},
@@ -41,7 +62,7 @@ static const cli_option options[] = {
     {"plan", 0, CLI_FLAG, offsetof(compress_args, plan), 0, 0, NULL,
      "print sizes, memory, disk and time; write nothing", NULL},
     {"force", 0, CLI_FLAG, offsetof(compress_args, o.force), 0, 0, NULL,
-     "replace an output that exists", NULL},
+     "replace an output that exists, and an interrupted run of another request", NULL},
     CLI_COMMON_OPTIONS};
 
 static void defaults(void *arguments)
@@ -245,19 +266,22 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
 }
 
 static const char *const synopsis[] = {
+    "MODEL -o DIR --task NAME --data DIR [--prune P] [--bits B] [--embedding-bits B]",
+    "MODEL -o DIR [--text FILE...] [--prune P] [--bits B] [--embedding-bits B]",
     "MODEL -o DIR --prune 0 --steps 0 [--bits B] [--embedding-bits B] [--bits-for REGEX=B]",
-    "MODEL -o DIR --prune 0 --steps 0 (--task NAME --data DIR | --text FILE...)",
-    "MODEL --prune 0 --steps 0 --plan",
+    "MODEL --plan",
     NULL,
 };
 static const cli_example examples[] = {
-    {"sfq compress models/novels-5m -o small --prune 0 --steps 0",
-     "8 bits for everything, no data needed"},
+    {"sfq compress models/sst2-tiny -o small --task sst2 --data glue/SST-2 --embedding-bits 4",
+     "an encoder: prune 40 %, fuse, recalibrate; with the accuracy before and after"},
+    {"sfq compress models/novels-5m -o small --prune 0.2 --text novels.txt",
+     "a language model on text, with the perplexity of a part set aside"},
+    {"sfq compress models/novels-5m -o small --prune 0.2 --minutes 10",
+     "a language model without data: it samples its own text"},
     {"sfq compress models/novels-5m -o small --prune 0 --steps 0 --bits 6 --bits-for down_proj=8",
-     "6 bits, but 8 for one kind of matrix"},
-    {"sfq compress models/sst2-tiny -o small --prune 0 --steps 0 --task sst2 --data glue/SST-2",
-     "with the accuracy before and after"},
-    {"sfq compress models/novels-5m --prune 0 --steps 0 --plan", "what it would take"},
+     "no data needed: nothing pruned, 6 bits, but 8 for one kind of matrix"},
+    {"sfq compress models/novels-5m --prune 0.2 --plan", "what it would take"},
     {NULL, NULL},
 };
 
@@ -267,10 +291,15 @@ const cli_verb cli_verb_compress = {
     .synopsis = synopsis,
     .examples = examples,
     .description =
+        "Removes whole attention heads and FFN neurons (--prune), lets groups of weights share one "
+        "scale (--bits), and recalibrates what is left on a small part of the data (--steps). "
+        "Encoders need data; language models without --text sample their own. With --prune 0 "
+        "--steps 0 no data is used. The dev split is read for the two figures only.\n\n"
         "Writes a Hugging Face model directory with packed weights, checksums, a report "
         "(sfq_report.json) and a model card. It appears at once or not at all; memory and disk "
         "are checked before starting. The same input, options and seed give the same bytes at any "
-        "thread count.\n\n"
+        "thread count. An interrupted run leaves DIR.work, from which the same command goes on "
+        "to the same bytes.\n\n"
         "JSON: output, recipe, original_bytes, bytes, reduction, scale_overhead, pruned, "
         "calibration, stages, baseline, compressed, drop, seconds, stopped_by. With --plan: the "
         "sizes, and plan{memory_bytes, disk_bytes, seconds}.",

@@ -1,12 +1,12 @@
-/* api/api_compress.c - <sfq/compress.h>. The pipeline does not know how a model
- * is evaluated (the folders lie on one level); it is handed a function that
- * does, built on the runtime. */
+/* api/api_compress.c - <sfq/compress.h>. The pipeline does not know how a model is evaluated (the
+ * folders lie on one level); it is handed a function that does, built on the runtime. */
 #include "api/api.h"
 #include "compress/pipeline.h"
 #include "runtime/eval.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 void sfq_compress_options_default(sfq_compress_options *options)
 {
@@ -17,15 +17,16 @@ void sfq_compress_options_default(sfq_compress_options *options)
                                           .steps = -1,
                                           .bits = 8,
                                           .embedding_bits = 8,
+                                          .calib_length = 256,
+                                          .pick = "curated",
+                                          .saliency = "fisher",
+                                          .minutes = 30.0,
                                           .max_drop = -1.0};
 }
 
-/* ---- measuring
- * -------------------------------------------------------------------------------
- */
+/* ---- measuring ---- */
 
-/* Opens a directory as any user would and evaluates it: the task's dev split,
- * or the texts. */
+/* Opens a directory as any user would and evaluates it: the task's dev split, or the texts. */
 static sfq_status measure_run(void *ud, const char *dir, const sfq_hooks *hooks, char metric[24],
                               double *value, sfq_error *err)
 {
@@ -52,9 +53,7 @@ static sfq_status measure_run(void *ud, const char *dir, const sfq_hooks *hooks,
     return status;
 }
 
-/* ---- checks
- * ----------------------------------------------------------------------------------
- */
+/* ---- checks ---- */
 
 static sfq_status check_lists(const sfq_compress_options *o, sfq_error *err)
 {
@@ -70,14 +69,55 @@ static sfq_status check_lists(const sfq_compress_options *o, sfq_error *err)
     return SFQ_OK;
 }
 
+static bool is_one_of(const char *word, const char *const *words)
+{
+    while (*words != NULL && strcmp(*words, word) != 0)
+        words++;
+    return *words != NULL;
+}
+
+static sfq_status check_calibration(const sfq_compress_options *o, sfq_error *err)
+{
+    static const char *const picks[] = {"curated", "random", NULL};
+    SFQ_API_NEED(o->pick);
+    SFQ_API_NEED(o->saliency);
+    if (!(o->calib_fraction >= 0 && o->calib_fraction <= 1))
+        return sfq_fail(err, SFQ_E_ARGUMENT, "calib_fraction is a share from 0 (the default) to 1");
+    if (o->calib_fraction > 0 && o->calib_tokens > 0)
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "give a share of the calibration data or its tokens, not both");
+    if (o->calib_tokens > 0 && o->data != NULL)
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "calib_tokens is for text; a task has examples, give calib_fraction");
+    if (o->calib_length < 16 || o->calib_length > 4096)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "calib_length must be in 16..4096");
+    if (!is_one_of(o->pick, picks))
+        return sfq_fail(err, SFQ_E_ARGUMENT, "pick is \"%s\"; expected curated or random", o->pick);
+    if (!(o->minutes >= 0 && isfinite(o->minutes)))
+        return sfq_fail(err, SFQ_E_ARGUMENT, "minutes is a number from 0 (no ceiling)");
+    return SFQ_OK;
+}
+
+static sfq_status check_pruning(const sfq_compress_options *o, sfq_error *err)
+{
+    static const char *const kinds[] = {"fisher", "taylor", "magnitude", "error", NULL};
+    if (!is_one_of(o->saliency, kinds))
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "saliency is \"%s\"; expected fisher, taylor, magnitude or error",
+                        o->saliency);
+    if (!(o->prune >= 0 && o->prune < 1))
+        return sfq_fail(err, SFQ_E_ARGUMENT, "prune is a share from 0 to below 1");
+    if (o->rounds < 0 || o->rounds > 16)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "rounds must be in 1..16, or 0 for the recipe's");
+    return SFQ_OK;
+}
+
 static sfq_status check_options(const sfq_compress_options *o, bool plan, sfq_error *err)
 {
     SFQ_API_NEED(o->model);
     if (!plan)
         SFQ_API_NEED(o->output);
     SFQ_API_NEED(o->recipe);
-    if (!(o->prune >= 0 && o->prune < 1))
-        return sfq_fail(err, SFQ_E_ARGUMENT, "prune is a share from 0 to below 1");
     if (o->bits < 2 || o->bits > 8 || o->embedding_bits < 2 || o->embedding_bits > 8)
         return sfq_fail(err, SFQ_E_ARGUMENT, "bits and embedding_bits must be in 2..8");
     if (o->steps < -1 || isnan(o->max_drop))
@@ -90,6 +130,8 @@ static sfq_status check_options(const sfq_compress_options *o, bool plan, sfq_er
         return sfq_fail(err, SFQ_E_ARGUMENT, "give a task with its data or text files, not both");
     if (o->task != NULL && o->data == NULL)
         return sfq_fail(err, SFQ_E_ARGUMENT, "task %s needs the directory of its data", o->task);
+    SFQ_TRY(check_calibration(o, err));
+    SFQ_TRY(check_pruning(o, err));
     return check_lists(o, err);
 }
 
@@ -101,9 +143,7 @@ static sfq_status take_options(sfq_compress_options *o, const sfq_compress_optio
     return check_options(o, plan, err);
 }
 
-/* ---- public
- * ----------------------------------------------------------------------------------
- */
+/* ---- public ---- */
 
 sfq_status sfq_compress_plan(const sfq_compress_options *options, sfq_compress_result *out,
                              sfq_error *err)

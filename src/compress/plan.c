@@ -53,8 +53,7 @@ static sfq_status check_stages(const sfq_compress_options *o, bool causal, sfq_e
 sfq_status sfq_plan_check(const sfq_compress_options *o, bool causal, sfq_error *err)
 {
     if (o->recipe != NULL && strcmp(o->recipe, "auto") == 0)
-        return sfq_fail(err, SFQ_E_UNSUPPORTED,
-                        "--recipe auto: this version has the recipe \"sfq\" only");
+        return sfq_fail(err, SFQ_E_ARGUMENT, "--recipe auto is not built yet; use --recipe sfq");
     if (o->recipe != NULL && strcmp(o->recipe, "sfq") != 0)
         return sfq_fail(err, SFQ_E_ARGUMENT, "--recipe %s: expected \"sfq\"", o->recipe);
     SFQ_TRY(check_bits("--bits", o->bits, err));

@@ -126,14 +126,23 @@ class Usage(Case):
     def test_later_stages_do_not_exist(self):
         for verb in "resize report serve export".split():
             self.refused(2, verb, says=["no verb"])
-        for option in "--target-size --target-speedup --minutes --uniform --calib-tokens".split():
+        for option in "--target-size --target-speedup".split():
             self.refused(2, "compress", NOVELS, option, "1", says=[option])
 
     def test_options(self):
         self.refused(2, "compress", NOVELS, "--bitz", "4", says=["--bitz", "'--bits'"])
         self.refused(2, "compress", NOVELS, "-o", "x", "--bits", "9", says=["--bits", "2 to 8"])
         self.refused(2, "compress", NOVELS, "--plan", "--bits-for", "q=12", says=["--bits-for"])
-        self.refused(2, "compress", NOVELS, "--recipe", "best", says=["--recipe"])
+        self.refused(2, "compress", NOVELS, "--plan", "--recipe", "best", says=["--recipe"])
+        self.refused(2, "compress", NOVELS, "--plan", "--recipe", "auto", says=["not built yet"])
+        self.refused(2, "compress", NOVELS, "--plan", "--pick", "best", says=["curated random"])
+        self.refused(2, "compress", NOVELS, "--plan", "--saliency", "x", says=["fisher taylor"])
+        self.refused(2, "compress", NOVELS, "--plan", "--rounds", "17", says=["--rounds"])
+        self.refused(2, "compress", NOVELS, "--plan", "--minutes", "-1", says=["--minutes"])
+        self.refused(2, "compress", NOVELS, "--plan", "--calib-length", "8", says=["16 to 4096"])
+        self.refused(2, "compress", NOVELS, "--plan", "--calib-fraction", "0", says=["fraction"])
+        self.refused(2, "compress", NOVELS, "--plan", "--calib-fraction", "0.1", "--calib-tokens",
+                     "9", says=["not both"])
         self.refused(2, "compress", NOVELS, says=["-o DIR"])
         self.refused(2, "run", NOVELS, "-p", "a", "-n", "many", says=["--tokens", "many"])
         self.refused(2, "run", NOVELS, "-p", "a", "--temperature", "nan", says=["--temperature"])

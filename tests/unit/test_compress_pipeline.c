@@ -210,7 +210,7 @@ static void test_refused_options(void **state)
     refuse(&o, SFQ_E_ARGUMENT, "--embedding-bits 1");
     o.embedding_bits = 8;
     o.recipe = "auto";
-    refuse(&o, SFQ_E_UNSUPPORTED, "auto");
+    refuse(&o, SFQ_E_ARGUMENT, "not built yet");
     o.recipe = "best";
     refuse(&o, SFQ_E_ARGUMENT, "best");
     o.recipe = "sfq";
