@@ -92,10 +92,10 @@ static sfq_status add_head(sfq_buf *b, const char *title, const char *licence, s
 static sfq_status add_sizes(sfq_buf *b, const sfq_report *report, sfq_error *err)
 {
     const sfq_compress_result *r = report->result;
-    const double parameters = (double)report->source->parameters;
+    const double parameters = (double)report->source->original_parameters;
     SFQ_TRY(sfq_buf_addf(b, err, "| | original, 16 bit | this model |\n|---|---:|---:|\n"));
     SFQ_TRY(sfq_buf_addf(b, err, "| parameters | %llu | %llu |\n",
-                         (unsigned long long)report->source->parameters,
+                         (unsigned long long)report->source->original_parameters,
                          (unsigned long long)report->source->parameters));
     SFQ_TRY(sfq_buf_addf(b, err, "| bytes of weights | %llu | %llu |\n",
                          (unsigned long long)r->original_bytes, (unsigned long long)r->bytes));

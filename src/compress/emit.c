@@ -187,7 +187,7 @@ sfq_status sfq_emit_config(const sfq_plan *plan, const sfq_source *source, sfq_o
     sfq_status status = SFQ_OK;
     sfq_artifact_info info = {
         .version = SFQ_ARTIFACT_VERSION,
-        .original_parameters = source->parameters,
+        .original_parameters = source->original_parameters,
         .layers = SFQ_NEW_ARRAY(sfq_layer_dims, layers),
         .layer_count = arch->layers,
         .packed = SFQ_NEW_ARRAY(sfq_packed_spec, plan->packed_count),

@@ -282,7 +282,7 @@ done:
 
 static void sum_tensors(sfq_plan *plan, const sfq_source *s)
 {
-    plan->original_bytes = 2 * s->parameters;
+    plan->original_bytes = 2 * s->original_parameters;
     for (size_t i = 0; i < plan->count; i++) {
         const sfq_plan_tensor *t = &plan->tensors[i];
         plan->source_weights += t->source->count;

@@ -156,11 +156,11 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
     put(m, out, "options", make_options(m, report->options));
     put(m, out, "isa", json_string(isa));
     put(m, out, "threads", json_integer(sfq_pool_threads(report->source->pool)));
-    put(m, out, "original_parameters", whole(report->source->parameters));
+    put(m, out, "original_parameters", whole(report->source->original_parameters));
     put(m, out, "original_bytes", whole(r->original_bytes));
     put(m, out, "bytes", whole(r->bytes));
     put(m, out, "bits_per_parameter",
-        json_real(8.0 * (double)r->bytes / (double)report->source->parameters));
+        json_real(8.0 * (double)r->bytes / (double)report->source->original_parameters));
     put(m, out, "reduction", json_real(r->reduction));
     put(m, out, "scale_overhead", json_real(r->scale_overhead));
     put(m, out, "arranged_layers", json_integer(report->plan->arranged_layers));

@@ -26,6 +26,23 @@ static void count_parameters(sfq_source *s)
         const sfq_tensor *bias = m->bias ? sfq_module_bias(m, s->ck) : NULL;
         s->parameters += (weight != NULL ? weight->count : 0) + (bias != NULL ? bias->count : 0);
     }
+    s->original_parameters = s->parameters;
+}
+
+/* Widths and further biases come from the artifact's description; nothing may be packed. */
+static sfq_status open_cut(sfq_source *s, const sfq_artifact_info *artifact, const sfq_hooks *hooks,
+                           sfq_error *err)
+{
+    if (artifact != NULL && artifact->packed_count > 0)
+        return sfq_fail_at(err, SFQ_E_UNSUPPORTED, s->config->path, NULL,
+                           "%s: its weights are packed; a dense model is expected", s->dir);
+    SFQ_TRY(sfq_arch_open(&s->arch, s->config, artifact, s->dir, err));
+    SFQ_TRY(sfq_checkpoint_open(&s->ck, s->dir, hooks, err));
+    SFQ_TRY(sfq_modules_open(&s->modules, s->arch, s->ck, artifact, err));
+    count_parameters(s);
+    if (artifact != NULL)
+        s->original_parameters = artifact->original_parameters;
+    return SFQ_OK;
 }
 
 sfq_status sfq_source_open(sfq_source **out, const sfq_compress_options *options, sfq_error *err)
@@ -44,7 +61,34 @@ sfq_status sfq_source_open(sfq_source **out, const sfq_compress_options *options
     SFQ_DO(sfq_checkpoint_open(&s->ck, s->dir, &options->hooks, err));
     SFQ_DO(sfq_modules_open(&s->modules, s->arch, s->ck, NULL, err));
     SFQ_DO(sfq_pool_open(&s->pool, options->threads, err));
+    s->own_pool = true;
     count_parameters(s);
+done:
+    sfq_artifact_free(&artifact);
+    if (status != SFQ_OK)
+        sfq_source_close(&s);
+    *out = s;
+    return status;
+}
+
+sfq_status sfq_source_open_dir(sfq_source **out, const char *dir, sfq_pool *pool,
+                               const sfq_hooks *hooks, sfq_error *err)
+{
+    sfq_artifact_info *artifact = NULL;
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    sfq_source *s = SFQ_NEW(sfq_source);
+    if (s == NULL)
+        return sfq_fail_memory(err, sizeof *s, "a model");
+    s->pool = pool;
+    s->dir = sfq_mem_strdup(dir);
+    if (s->dir == NULL) {
+        status = sfq_fail_memory(err, strlen(dir) + 1, dir);
+        goto done;
+    }
+    SFQ_DO(sfq_hf_config_open(&s->config, s->dir, err));
+    SFQ_DO(sfq_artifact_read(&artifact, s->config, err));
+    SFQ_DO(open_cut(s, artifact, hooks, err));
 done:
     sfq_artifact_free(&artifact);
     if (status != SFQ_OK)
@@ -58,7 +102,8 @@ void sfq_source_close(sfq_source **source)
     sfq_source *s = *source;
     if (s == NULL)
         return;
-    sfq_pool_close(&s->pool);
+    if (s->own_pool)
+        sfq_pool_close(&s->pool);
     sfq_modules_close(&s->modules);
     sfq_checkpoint_close(&s->ck);
     sfq_arch_close(&s->arch);
