@@ -9,18 +9,6 @@
 
 #include <string.h>
 
-sfq_status sfq_tokenizer_fits(const sfq_tokenizer *tokenizer, const char *path, int64_t vocab,
-                              sfq_error *err)
-{
-    int32_t end = sfq_tokenizer_vocab_end(tokenizer);
-    if (end <= vocab)
-        return SFQ_OK;
-    return sfq_fail_at(err, SFQ_E_FORMAT, path, NULL,
-                       "%s: ids reach %d, but the word table has %lld rows; the tokenizer belongs "
-                       "to another model",
-                       path, (int)end - 1, (long long)vocab);
-}
-
 sfq_status sfq_tokenizer_of(sfq_tokenizer **out, const char *model, sfq_error *err)
 {
     sfq_tokenizer *tokenizer = NULL;

@@ -6,8 +6,5 @@
 
 /* MODEL's tokenizer.json. NOT_FOUND without one; FORMAT where config.json has fewer ids. */
 sfq_status sfq_tokenizer_of(sfq_tokenizer **out, const char *model, sfq_error *err);
-/* FORMAT when an id reaches beyond vocab; path is tokenizer.json's, for the message. */
-sfq_status sfq_tokenizer_fits(const sfq_tokenizer *tokenizer, const char *path, int64_t vocab,
-                              sfq_error *err);
 
 #endif

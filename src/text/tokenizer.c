@@ -363,3 +363,15 @@ bool sfq_tokenizer_is_special(const sfq_tokenizer *tokenizer, int32_t id)
     const sfq_added_token *token = sfq_added_by_id(&tokenizer->added, id);
     return token && token->special;
 }
+
+sfq_status sfq_tokenizer_fits(const sfq_tokenizer *tokenizer, const char *path, int64_t vocab,
+                              sfq_error *err)
+{
+    int32_t end = sfq_tokenizer_vocab_end(tokenizer);
+    if (end <= vocab)
+        return SFQ_OK;
+    return sfq_fail_at(err, SFQ_E_FORMAT, path, NULL,
+                       "%s: ids reach %d, but the word table has %lld rows; the tokenizer belongs "
+                       "to another model",
+                       path, (int)end - 1, (long long)vocab);
+}

@@ -35,6 +35,9 @@ sfq_status sfq_tokenizer_decode(const sfq_tokenizer *tokenizer, const int32_t *i
                                 bool skip_special, char **text, size_t *bytes, sfq_error *err);
 int32_t sfq_tokenizer_vocab_end(const sfq_tokenizer *tokenizer);               /* highest id + 1 */
 int32_t sfq_tokenizer_find(const sfq_tokenizer *tokenizer, const char *token); /* -1 */
+/* FORMAT when an id reaches beyond vocab; path is tokenizer.json's, for the message. */
+sfq_status sfq_tokenizer_fits(const sfq_tokenizer *tokenizer, const char *path, int64_t vocab,
+                              sfq_error *err);
 bool sfq_tokenizer_is_special(const sfq_tokenizer *tokenizer, int32_t id);
 
 #endif

@@ -1,0 +1,176 @@
+/* compress/calibration_task.c - candidates from the train split of a task. Labels are read (so a
+ * damaged file is found) and used for nothing: the original model answers for every sequence. The
+ * dev split is not opened. */
+#include "base/ck.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/utf8.h"
+#include "compress/calibration_parts.h"
+#include "data/task.h"
+#include "text/unicode.h"
+
+#include <stdlib.h>
+
+/* ---- what two texts have in common that say the same ---- */
+
+static uint64_t mix_in(uint64_t hash, uint64_t value)
+{
+    return (hash ^ value) * 0x100000001b3u; /* FNV-1a, Fowler, Noll and Vo */
+}
+
+/* Words in lower case, whatever stands between them. */
+static uint64_t text_key(const char *s, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325u, plain = hash;
+    bool words = false, gap = false;
+    for (size_t at = 0, len = 1; at < n; at += len) {
+        uint32_t c = sfq_utf8_next(s + at, n - at, &len), lower[2];
+        plain = mix_in(plain, c);
+        if (!sfq_uni_is_word(c)) {
+            gap = true;
+            continue;
+        }
+        if (gap && words)
+            hash = mix_in(hash, ' ');
+        gap = false;
+        words = true;
+        for (size_t i = 0, count = sfq_uni_lowercase(c, lower); i < count; i++)
+            hash = mix_in(hash, lower[i]);
+    }
+    return sfq_rng_u64(words ? hash : plain, words, 0);
+}
+
+/* The same for a pair either way round. */
+static uint64_t example_key(const sfq_example *x)
+{
+    uint64_t a = text_key(x->text, x->text_bytes);
+    if (x->pair == NULL)
+        return a;
+    uint64_t b = text_key(x->pair, x->pair_bytes);
+    return a < b ? sfq_rng_u64(a, 1, b) : sfq_rng_u64(b, 1, a);
+}
+
+/* ---- the order in which examples are looked at ---- */
+
+typedef struct sfq_drawn {
+    uint64_t key;
+    size_t index;
+} sfq_drawn;
+
+static int by_key(const void *a, const void *b)
+{
+    const sfq_drawn *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static sfq_status draw_order(sfq_drawn **out, uint64_t seed, size_t count, sfq_error *err)
+{
+    sfq_drawn *drawn = *out = SFQ_NEW_ARRAY(sfq_drawn, count);
+    if (drawn == NULL)
+        return sfq_fail_memory(err, count * sizeof(*drawn), "order of the examples");
+    for (size_t i = 0; i < count; i++)
+        drawn[i] = (sfq_drawn){sfq_rng_u64(seed, SFQ_CALIB_STREAM_SCAN, i), i};
+    qsort(drawn, count, sizeof(*drawn), by_key);
+    return SFQ_OK;
+}
+
+/* ---- reading ---- */
+
+/* A classifier's own data may spell labels as the model does. */
+static sfq_status open_train(sfq_dataset **out, const sfq_source *source,
+                             const sfq_compress_options *o, sfq_error *err)
+{
+    const sfq_arch *arch = source->arch;
+    bool classes = arch->head == SFQ_MODEL_HEAD_CLASSIFIER;
+    bool named = classes && source->config->label_count == arch->labels;
+    return sfq_dataset_open(out, o->task, o->data, "train", named ? source->config->labels : NULL,
+                            classes ? arch->labels : 1, err);
+}
+
+/* Number i of the sequences: an embedder reads the two texts of a pair one at a time. */
+static sfq_example sequence_at(const sfq_dataset *data, size_t i, bool halves)
+{
+    const sfq_example *x = &data->examples[halves ? i / 2 : i];
+    if (!halves)
+        return *x;
+    if (i % 2 == 0)
+        return (sfq_example){.text = x->text, .text_bytes = x->text_bytes};
+    return (sfq_example){.text = x->pair, .text_bytes = x->pair_bytes};
+}
+
+static sfq_status add_sequence(sfq_calib_run *run, const sfq_example *x, sfq_error *err)
+{
+    sfq_encoding e = {0};
+    SFQ_TRY(sfq_tokenizer_encode(run->tokenizer, x->text, x->text_bytes, x->pair, x->pair_bytes,
+                                 true, run->length, &e, err));
+    sfq_status status = SFQ_OK;
+    const int32_t *types = run->source->arch->type_vocab > 0 ? e.types : NULL;
+    if (e.count > 0)
+        status = sfq_candidates_add(&run->from, e.ids, types, e.count, example_key(x), err);
+    sfq_encoding_clear(&e);
+    return status;
+}
+
+static bool has_pairs(const sfq_dataset *data)
+{
+    for (size_t i = 0; i < data->count; i++)
+        if (data->examples[i].pair == NULL)
+            return false;
+    return true;
+}
+
+static sfq_status read_sequences(sfq_calib_run *run, const sfq_dataset *data, sfq_error *err)
+{
+    bool halves = run->source->arch->head == SFQ_MODEL_HEAD_EMBEDDING && has_pairs(data);
+    size_t count = halves ? 2 * data->count : data->count;
+    sfq_drawn *order = NULL;
+    sfq_status status = SFQ_OK;
+    run->available = count;
+    SFQ_TRY(sfq_calib_quota(run->options, count, &run->budget, err));
+    uint64_t scan = run->curated ? SFQ_CALIB_SCAN * run->budget : run->budget;
+    scan = scan < count ? scan : count;
+    run->total = scan;
+    SFQ_TRY(draw_order(&order, run->options->seed, count, err));
+    for (size_t i = 0; i < scan; i++) {
+        sfq_example x = sequence_at(data, order[i].index, halves);
+        SFQ_DO(add_sequence(run, &x, err));
+        if ((i + 1) % 64 == 0 || i + 1 == scan)
+            SFQ_DO(sfq_calib_progress(run, i % 64 + 1, err));
+    }
+done:
+    sfq_mem_free(order);
+    return status;
+}
+
+static size_t task_length(const sfq_arch *arch)
+{
+    return sfq_min_size((size_t)arch->max_positions, SFQ_CALIB_CAP);
+}
+
+sfq_status sfq_calib_task(sfq_calib_run *run, sfq_error *err)
+{
+    sfq_dataset *data = NULL;
+    run->length = task_length(run->source->arch);
+    SFQ_TRY(open_train(&data, run->source, run->options, err));
+    sfq_status status = read_sequences(run, data, err);
+    sfq_dataset_close(&data);
+    return status;
+}
+
+/* A token covers a byte of the text or more; a post-processor adds a few. */
+sfq_status sfq_calib_task_estimate(const sfq_source *source, const sfq_compress_options *options,
+                                   uint64_t *sequences, uint64_t *tokens, sfq_error *err)
+{
+    enum { ADDED = 8 };
+    uint64_t examples = 0, longest = 0, length = task_length(source->arch);
+    SFQ_TRY(sfq_dataset_bounds(options->task, options->data, "train", &examples, &longest, err));
+    if (source->arch->head == SFQ_MODEL_HEAD_EMBEDDING)
+        examples = sfq_cap_mul(2, examples);
+    SFQ_TRY(sfq_calib_quota(options, examples, sequences, err));
+    if (longest < length - ADDED && length > ADDED)
+        length = longest + ADDED;
+    *tokens = sfq_cap_mul(*sequences, length);
+    return SFQ_OK;
+}
