@@ -25,7 +25,7 @@ static void sfq_widen_packed(sfq_exec_widths *w, const sfq_matrix *m)
     sfq_widen(&w->segments, m->cluster.segments);
 }
 
-static sfq_exec_widths sfq_exec_measure(const sfq_net *net)
+sfq_exec_widths sfq_exec_measure(const sfq_net *net)
 {
     const sfq_arch *a = net->arch;
     sfq_exec_widths w = {.att = (size_t)a->hidden, .half = (size_t)a->rope_dims / 2};
@@ -47,8 +47,7 @@ static sfq_exec_widths sfq_exec_measure(const sfq_net *net)
     return w;
 }
 
-/* Takes count * width * size bytes, rounded to 64, from the block; false on overflow. */
-static bool sfq_carve(size_t *at, size_t count, size_t width, size_t size, size_t *offset)
+bool sfq_exec_carve(size_t *at, size_t count, size_t width, size_t size, size_t *offset)
 {
     size_t bytes;
     *offset = *at;
@@ -72,7 +71,7 @@ static bool sfq_exec_layout(const sfq_net *net, const sfq_exec_widths *w, size_t
     };
     *bytes = 0;
     for (size_t i = 0; i < SFQ_EXEC_ARRAYS; i++)
-        if (!sfq_carve(bytes, t, row[i][0], row[i][1], &offset[i]))
+        if (!sfq_exec_carve(bytes, t, row[i][0], row[i][1], &offset[i]))
             return false;
     return true;
 }

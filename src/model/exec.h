@@ -39,6 +39,10 @@ struct sfq_exec {
     uint32_t *sequence;      /* [T] */
 };
 
+sfq_exec_widths sfq_exec_measure(const sfq_net *net);
+/* Takes count * width * size bytes, rounded to 64, from a block of memory that is filled up to *at:
+ * its place in *offset. False on overflow. */
+bool sfq_exec_carve(size_t *at, size_t count, size_t width, size_t size, size_t *offset);
 /* Scratch for `tokens` tokens. MEMORY, LIMIT; exec stays usable. */
 sfq_status sfq_exec_reserve(sfq_exec *e, size_t tokens, sfq_error *err);
 
@@ -90,8 +94,6 @@ void sfq_residual_norm(sfq_exec *e, size_t t, const sfq_residual *r);
 
 /* dst [T, n] = the first n of each row of src [T, ld]; dst NULL: nothing. */
 void sfq_save_rows(float *dst, const float *src, size_t t, size_t n, size_t ld);
-/* Position and sequence of each token of a batch, and cos and sin of the positions. */
-void sfq_exec_place(sfq_exec *e, const sfq_batch *batch);
 
 /* ---- kv.c ---- */
 
@@ -101,6 +103,10 @@ void sfq_kv_advance(sfq_kv *kv, size_t count);
 
 /* ---- forward.c ---- */
 
+/* A batch without caches: checks it, makes room, sets position, sequence, cos and sin. */
+sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err);
+/* Sums of the tables' rows into x [T, C], normed or not. */
+void sfq_embed_batch(sfq_exec *e, const sfq_batch *batch, float *x, bool normed);
 /* One row of a table (word, position, type), dense or packed: y [K]. */
 void sfq_table_row(const sfq_kernels *kernels, const sfq_matrix *table, size_t row, float *y);
 

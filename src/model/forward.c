@@ -64,6 +64,7 @@ typedef struct sfq_embed_job {
     sfq_exec *e;
     const sfq_batch *batch;
     float *x; /* [T, C] */
+    bool normed;
 } sfq_embed_job;
 
 /* Word row, plus type row, plus position row, then the embedding norm. */
@@ -86,15 +87,15 @@ static void sfq_embed_task(void *ctx, size_t begin, size_t end, int worker)
             sfq_table_row(e->kernels, &net->position, e->position[t], h);
             e->kernels->add(x, h, c);
         }
-        if (net->embedding_norm.gain)
+        if (job->normed && net->embedding_norm.gain)
             e->kernels->layernorm(x, x, net->embedding_norm.gain, net->embedding_norm.bias,
                                   net->arch->norm_eps, c);
     }
 }
 
-static void sfq_embed_batch(sfq_exec *e, const sfq_batch *batch, float *x)
+void sfq_embed_batch(sfq_exec *e, const sfq_batch *batch, float *x, bool normed)
 {
-    sfq_embed_job job = {e, batch, x};
+    sfq_embed_job job = {e, batch, x, normed};
     sfq_exec_rows(e, batch->offset[batch->sequences], 4 * (size_t)e->net->arch->hidden,
                   sfq_embed_task, &job);
 }
@@ -109,7 +110,8 @@ static void sfq_angles_task(void *ctx, size_t begin, size_t end, int worker)
                         e->sin + t * half);
 }
 
-void sfq_exec_place(sfq_exec *e, const sfq_batch *batch)
+/* Position and sequence of each token, cos and sin of the positions. */
+static void sfq_exec_place(sfq_exec *e, const sfq_batch *batch)
 {
     for (size_t s = 0; s < batch->sequences; s++) {
         uint32_t past = batch->kv ? (uint32_t)sfq_kv_length(batch->kv[s]) : 0;
@@ -135,7 +137,7 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
     sfq_exec_place(exec, batch);
-    sfq_embed_batch(exec, batch, exec->x);
+    sfq_embed_batch(exec, batch, exec->x, true);
     sfq_residual rest = {.x = exec->x, .dst = exec->x};
     for (int layer = 0; layer < arch->layers; layer++) {
         if (tap) {
@@ -157,7 +159,7 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
 
 /* ---- the pass in pieces ---- */
 
-static sfq_status sfq_piece_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err)
+sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err)
 {
     if (batch->kv)
         return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache");
@@ -169,8 +171,8 @@ static sfq_status sfq_piece_open(sfq_exec *exec, const sfq_batch *batch, sfq_err
 
 sfq_status sfq_forward_embed(sfq_exec *exec, const sfq_batch *batch, float *x, sfq_error *err)
 {
-    SFQ_TRY(sfq_piece_open(exec, batch, err));
-    sfq_embed_batch(exec, batch, x);
+    SFQ_TRY(sfq_forward_open(exec, batch, err));
+    sfq_embed_batch(exec, batch, x, true);
     return SFQ_OK;
 }
 
@@ -178,7 +180,7 @@ sfq_status sfq_forward_layer(sfq_exec *exec, const sfq_batch *batch, int layer, 
                              const sfq_block_save *save, sfq_error *err)
 {
     sfq_residual rest = {.x = x, .dst = x};
-    SFQ_TRY(sfq_piece_open(exec, batch, err));
+    SFQ_TRY(sfq_forward_open(exec, batch, err));
     sfq_block_run(exec, batch, layer, x, &rest.add, save ? save : &sfq_no_save);
     rest.sum = save && exec->net->arch->pre_norm ? save->ffn_sum : NULL;
     sfq_residual_norm(exec, batch->offset[batch->sequences], &rest);

@@ -6,6 +6,45 @@
 #include "model/exec.h"
 #include "model/grad.h"
 
+struct sfq_grad {
+    const sfq_net *net;
+    sfq_exec *exec;
+    const sfq_batch *batch; /* of the last forward; NULL: none */
+    size_t t;               /* its tokens */
+    size_t capacity;        /* tokens that `memory` holds, */
+    size_t longest;         /* and the longest sequence */
+    void *memory;           /* everything below */
+    float *states;          /* [layers + 1, T, C] input of each layer, output of the last */
+    float *last;            /* [T, C] behind the final norm, where there is one */
+    float *work;            /* [T, C] a layer run again; gradient of a normed input */
+    float *in;              /* [T, C] pre-norm: attn_in; post-norm: ffn_sum */
+    float *attn_sum;        /* the inside of a layer: sfq_block_save */
+    float *ffn_in, *qkv_raw, *qkv, *att, *ffn_pre, *ffn_act;
+    float *d_act;   /* [T, H D or F] */
+    float *d_pre;   /* [T, (H + 2 KV) D or 2F] */
+    float *scratch; /* of the pieces */
+};
+
+/* State l, 0..layers. [T, C] */
+static inline float *sfq_grad_state(const sfq_grad *g, int layer)
+{
+    return g->states + (size_t)layer * g->t * (size_t)g->net->arch->hidden;
+}
+
+/* ---- block_grad.c ---- */
+
+/* d [T, C]: from the gradient of a layer's output to that of its input. into may be NULL. */
+sfq_status sfq_block_grad(sfq_grad *g, int layer, float *d, const sfq_layer_grad *into,
+                          const sfq_grad_hooks *hooks, sfq_error *err);
+/* The same for one norm on rows of C: d_x (+)= ...; nothing where the norm is absent. */
+void sfq_grad_norm(sfq_grad *g, const sfq_norm *norm, bool rms, const float *x, const float *d_y,
+                   float *d_x, bool add, const sfq_norm_grad *into);
+
+/* ---- embed_grad.c ---- */
+
+/* d [T, C], the gradient of hidden state 0, is used up. */
+void sfq_embed_grad(sfq_grad *g, float *d, const sfq_net_grad *into);
+
 /* ---- linear_grad.c: y = x W^T + bias ---- */
 
 /* d_x [T, ld_dx] = (add ? d_x : 0) + d_y W;  into->w += d_y^T x;  into->bias += sum_t d_y;  packed:
