@@ -14,12 +14,14 @@
 
 /* Weights between two looks at the hooks: a fraction of a second of work. */
 #define RUN_WEIGHTS ((size_t)4 << 20)
+/* Of the mean energy: what an input counts at least. */
+#define ENERGY_FLOOR 1e-3
 
 struct sfq_fuser {
     sfq_pool *pool;
     size_t max_k;
     size_t worker_bytes;
-    unsigned char *memory; /* [threads][worker_bytes] */
+    unsigned char *memory; /* [threads][worker_bytes], then omega [most_weights] */
 };
 
 /* A worker's piece of memory. */
@@ -35,9 +37,16 @@ typedef struct panel_job {
     const sfq_fuse_input *in;
     size_t first; /* panel of item 0 */
     sfq_fuse_output *out;
+    const float *omega;     /* of a cluster's places, from column 0 on; or NULL */
     double *error, *energy; /* [panels of the run] */
     bool *finite, *fits;    /* [panels of the run] */
 } panel_job;
+
+/* Weights of the largest cluster, or inputs of the widest matrix. */
+static size_t most_weights(size_t max_k)
+{
+    return sfq_max_size(max_k, SFQ_PANEL_N * (size_t)SFQ_CLUSTER_MIN);
+}
 
 static size_t rows_bytes(size_t max_k)
 {
@@ -46,8 +55,8 @@ static size_t rows_bytes(size_t max_k)
 
 static size_t scratch_bytes(size_t max_k)
 {
-    size_t most = sfq_max_size(max_k, SFQ_PANEL_N * (size_t)SFQ_CLUSTER_MIN);
-    size_t floats = sfq_max_size(sfq_scale_scratch(most), sfq_feedback_scratch(max_k));
+    size_t floats =
+        sfq_max_size(sfq_scale_scratch(most_weights(max_k)), sfq_feedback_scratch(max_k));
     return sfq_round_up(floats * sizeof(float), 64);
 }
 
@@ -58,7 +67,7 @@ static size_t worker_bytes(size_t max_k)
 
 uint64_t sfq_fuser_bytes(int threads, size_t max_k)
 {
-    return (uint64_t)threads * worker_bytes(max_k);
+    return (uint64_t)threads * worker_bytes(max_k) + most_weights(max_k) * sizeof(float);
 }
 
 sfq_status sfq_fuser_open(sfq_fuser **out, sfq_pool *pool, size_t max_k, sfq_error *err)
@@ -209,6 +218,29 @@ done:
 
 /* ---- pack ---- */
 
+/* What an error at each place of a cluster costs (M9's omega): the mean square of its input over
+ * that of all inputs. An input that calibration hardly saw still counts a little: its weights must
+ * not be lost. With rows that share a scale the same columns come once for each row. NULL: all
+ * alike. */
+static const float *weigh(const sfq_fuser *f, const sfq_fuse_input *in)
+{
+    const size_t k = in->module->k;
+    float *omega =
+        (float *)(void *)(f->memory + (size_t)sfq_pool_threads(f->pool) * f->worker_bytes);
+    double mean = 0;
+    for (size_t i = 0; i < k && in->energy != NULL; i++)
+        mean += (double)in->energy[i] / (double)k;
+    if (!(mean > 0) || !isfinite(mean))
+        return NULL;
+    for (size_t i = 0; i < k; i++) {
+        size_t column = in->column_order != NULL ? in->column_order[i] : i;
+        omega[i] = (float)((double)in->energy[column] / mean + ENERGY_FLOOR);
+    }
+    for (size_t r = 1; r < in->cluster->share; r++)
+        memcpy(omega + r * k, omega, k * sizeof *omega);
+    return omega;
+}
+
 /* Codes by feedback, and their squared error. */
 static double feed_panel(const panel_job *job, size_t rows, const float *scales,
                          const panel_space *space)
@@ -256,11 +288,13 @@ static void pack_panel(const panel_job *job, size_t item, const panel_space *spa
             const float *w = space->rows + run.at;
             sfq_scale_input in = {
                 .w = w, .count = run.count, .bits = bits, .dtype = job->in->scale_dtype};
-            double e;
-            float scale = sfq_scale_search(&in, space->scratch, &e);
+            if (job->omega != NULL)
+                in.omega = job->omega + sfq_segment_begin(c, s);
+            float scale = sfq_scale_search(&in, space->scratch, NULL);
             scales[run.scale] = scale;
             sfq_scale_codes(space->codes + run.at, w, run.count, scale, bits);
-            error += e;
+            in.omega = NULL; /* reports quote the plain error */
+            error += sfq_scale_error(&in, scale);
             for (size_t i = 0; i < run.count; i++)
                 energy += (double)w[i] * (double)w[i];
         }
@@ -291,6 +325,7 @@ sfq_status sfq_fuser_pack(sfq_fuser *fuser, const sfq_fuse_input *in, sfq_fuse_p
     double *sums = SFQ_NEW_ARRAY(double, 2 * step);
     if (sums == NULL)
         return sfq_fail_memory(err, 2 * step * sizeof *sums, "the fuse stage");
+    const float *omega = weigh(fuser, in);
     out->error = out->energy = 0;
     for (size_t at = 0; at < c->panels; at += step) {
         size_t n = sfq_min_size(step, c->panels - at);
@@ -298,6 +333,7 @@ sfq_status sfq_fuser_pack(sfq_fuser *fuser, const sfq_fuse_input *in, sfq_fuse_p
                          .in = in,
                          .first = at,
                          .out = out,
+                         .omega = omega,
                          .error = sums,
                          .energy = sums + step};
         sfq_pool_run_dynamic(fuser->pool, n, 1, pack_task, &job);

@@ -23,6 +23,8 @@ typedef struct sfq_fuse_input {
     /* rounding with feedback; NULL: to nearest */
     const sfq_moment *moment;
     const float *gain; /* [K] */
+    /* [K] in the source's order: the mean square of each input, for the scales; NULL: all alike */
+    const float *energy;
 } sfq_fuse_input;
 
 typedef struct sfq_fuse_scan {

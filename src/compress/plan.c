@@ -386,7 +386,15 @@ sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *t)
                             .bits = t->spec.bits,
                             .scale_dtype = t->scale_dtype,
                             .row_order = t->row_order,
-                            .column_order = t->column_order};
+                            .column_order = t->column_order,
+                            .energy = t->energy};
+}
+
+void sfq_plan_weigh(sfq_plan *plan, const sfq_energy *energy)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->tensors[i].packed)
+            plan->tensors[i].energy = sfq_energy_of(energy, plan->tensors[i].module);
 }
 
 /* Gives every tensor its number in the file. */

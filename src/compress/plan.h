@@ -3,6 +3,7 @@
 #define SFQ_COMPRESS_PLAN_H
 
 #include "compress/arrange.h"
+#include "compress/energy.h"
 #include "compress/fuse.h"
 
 typedef struct sfq_plan_tensor {
@@ -15,7 +16,8 @@ typedef struct sfq_plan_tensor {
     /* orders of FFN neurons, owned by the plan; NULL: as the source has it. A dense leftover has an
      * order of rows only where it is a bias. */
     const uint32_t *row_order, *column_order;
-    bool feedback; /* rounded with feedback, where the model's moment allows it */
+    bool feedback;       /* rounded with feedback, where the model's moment allows it */
+    const float *energy; /* [K] of its inputs, borrowed; NULL: not known */
     /* dense leftover */
     sfq_dtype dtype; /* in the file: F16, or the source's where F16 overflows */
     /* places in the file's list of tensors */
@@ -47,6 +49,9 @@ sfq_status sfq_plan_check(const sfq_compress_options *options, bool causal, sfq_
 sfq_status sfq_plan_make(sfq_plan **out, const sfq_source *source,
                          const sfq_compress_options *options, int stages, sfq_error *err);
 void sfq_plan_free(sfq_plan **plan);
+/* Scales are fitted to what the inputs were on calibration data. The energy is of a net with the
+ * source's widths, and must live until the weights are emitted. */
+void sfq_plan_weigh(sfq_plan *plan, const sfq_energy *energy);
 
 /* MEMORY or NO_SPACE when this machine has less than the plan needs. output NULL: memory only. */
 sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err);
