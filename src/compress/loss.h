@@ -1,6 +1,7 @@
 /* compress/loss.h - how far a student is from the original: what every stage is judged by, and what
  * distillation descends. By head: language model and classifier KL(teacher || student) in nats, per
- * scored token or sequence; regression and embeddings mean squared error of the outputs. */
+ * token or sequence; regression mean squared error of the outputs; embeddings the squared distance
+ * over the squared length of the original's (2 - 2 cos where they are normalised). */
 #ifndef SFQ_COMPRESS_LOSS_H
 #define SFQ_COMPRESS_LOSS_H
 
@@ -19,13 +20,14 @@ uint64_t sfq_loss_bytes(const sfq_work *work, size_t first, size_t end);
 sfq_status sfq_loss_measure(sfq_loss *loss, const sfq_net *net, double *value, sfq_error *err);
 
 /* The gradient of one batch: d_hidden [T, C] = d(loss)/d(final hidden), through the head; loss is
- * mean over the batch, T^2 KL(p_t^T || p_s^T) with temperature T (Hinton et al. 2015, "Distilling
- * the knowledge in a neural network"). teacher_hidden [T, C] and the student's hidden of the same
- * batch, which was the last of `grad`. into may be NULL. */
+ * the mean over the batch, for logits T^2 KL(p_t^T || p_s^T) with temperature T (Hinton et al.
+ * 2015, "Distilling the knowledge in a neural network"). teacher_hidden [T, C] and the student's
+ * hidden of the same batch, which was the last of `grad`. into may be NULL. */
 typedef struct sfq_loss_step {
     sfq_grad *grad;
     const sfq_net *student, *teacher;
     sfq_exec *teacher_exec;
+    sfq_pool *pool;
     const sfq_batch *batch;
     const float *teacher_hidden, *student_hidden;
     float temperature;
