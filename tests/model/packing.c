@@ -30,12 +30,23 @@ static void round_matrix(const sfq_matrix *m, int bits, float *scales, uint8_t *
         }
 }
 
+void packed_decode(const packed_matrix *p)
+{
+    const sfq_matrix *m = &p->m;
+    for (size_t n = 0; n < m->n; n++)
+        for (size_t k = 0; k < m->k; k++)
+            p->w[n * m->k + k] =
+                p->scales[sfq_scale_index(&m->cluster, n, k / m->cluster.segment_k)] *
+                (float)((int)p->codes[n * m->k + k] - (1 << (m->bits - 1)));
+}
+
 /* Replaces a dense matrix in both nets. */
 static void pack(packed_net *p, sfq_matrix *packed, sfq_matrix *dense, int bits, int activation)
 {
     sfq_matrix m = *packed;
-    if (m.n == 0)
+    if (m.n == 0 || m.k == 0)
         return;
+    assert_true(p->count < PACKED_MOST);
     assert_true(sfq_cluster_make(&m.cluster, m.n, m.k));
     const sfq_cluster *c = &m.cluster;
     float *scales = SFQ_ARENA_ARRAY(p->arena, float, sfq_cluster_scales(c));
@@ -44,12 +55,6 @@ static void pack(packed_net *p, sfq_matrix *packed, sfq_matrix *dense, int bits,
     float *w = SFQ_ARENA_ARRAY(p->arena, float, m.n *m.k);
     round_matrix(&m, bits, scales, codes);
     sfq_panels_pack(panels, codes, c, bits, 0, c->panels);
-    for (size_t n = 0; n < m.n; n++)
-        for (size_t k = 0; k < m.k; k++)
-            w[n * m.k + k] = scales[sfq_scale_index(c, n, k / c->segment_k)] *
-                             (float)((int)codes[n * m.k + k] - (1 << (bits - 1)));
-    dense->w = w;
-    dense->dtype = SFQ_F32;
     m.packed = true;
     m.w = NULL;
     m.codes = panels;
@@ -58,22 +63,28 @@ static void pack(packed_net *p, sfq_matrix *packed, sfq_matrix *dense, int bits,
     m.activation_bits = activation;
     m.scales = scales;
     *packed = m;
+    dense->w = w;
+    dense->dtype = SFQ_F32;
+    p->matrix[p->count] = (packed_matrix){m, scales, w, codes};
+    packed_decode(&p->matrix[p->count++]);
 }
 
-void packed_open(packed_net *p, const fixture *f)
+void packed_open(packed_net *p, const sfq_net *net)
 {
-    size_t layers = (size_t)f->arch->layers;
+    size_t layers = (size_t)net->arch->layers;
     p->arena = sfq_arena_open();
-    p->packed = p->dense = *f->net;
+    p->count = 0;
+    p->packed = p->dense = *net;
     p->packed.layer = SFQ_ARENA_ARRAY(p->arena, sfq_layer_weights, layers);
     p->dense.layer = SFQ_ARENA_ARRAY(p->arena, sfq_layer_weights, layers);
-    memcpy(p->packed.layer, f->net->layer, layers * sizeof(sfq_layer_weights));
-    memcpy(p->dense.layer, f->net->layer, layers * sizeof(sfq_layer_weights));
+    memcpy(p->packed.layer, net->layer, layers * sizeof(sfq_layer_weights));
+    memcpy(p->dense.layer, net->layer, layers * sizeof(sfq_layer_weights));
     for (size_t i = 0; i < layers; i++) {
         sfq_layer_weights *a = &p->packed.layer[i], *b = &p->dense.layer[i];
         pack(p, &a->q, &b->q, 8, 14);
         pack(p, &a->k, &b->k, 6, 14);
         pack(p, &a->v, &b->v, 8, 12); /* other codes for the same input */
+        pack(p, &a->qkv, &b->qkv, 8, 14);
         pack(p, &a->o, &b->o, 8, 14);
         if (i == 0)
             pack(p, &a->gate, &b->gate, 7, 14); /* else a dense matrix beside a packed one */
@@ -83,11 +94,12 @@ void packed_open(packed_net *p, const fixture *f)
     pack(p, &p->packed.word, &p->dense.word, 8, 14);
     pack(p, &p->packed.position, &p->dense.position, 8, 14);
     pack(p, &p->packed.type, &p->dense.type, 8, 14);
-    if (f->arch->head == SFQ_MODEL_HEAD_LM) {
+    pack(p, &p->packed.pooler, &p->dense.pooler, 8, 14);
+    if (net->arch->tied_head) {
         p->packed.lm_head = p->packed.word;
         p->dense.lm_head = p->dense.word;
     } else {
-        pack(p, &p->packed.pooler, &p->dense.pooler, 8, 14);
+        pack(p, &p->packed.lm_head, &p->dense.lm_head, 8, 14);
     }
 }
 

@@ -58,7 +58,7 @@ static void check_packed(const char *name)
     fixture f;
     packed_net p;
     assert_int_equal(fixture_open(&f, name, NULL), SFQ_OK);
-    packed_open(&p, &f);
+    packed_open(&p, f.net);
     size_t n = f.result_count;
     float *want = SFQ_NEW_ARRAY(float, n), *first = SFQ_NEW_ARRAY(float, n);
     float *again = SFQ_NEW_ARRAY(float, n);

@@ -122,7 +122,7 @@ static void check_family(const char *name)
     ragged_net r;
     assert_int_equal(fixture_open(&f, name, NULL), SFQ_OK);
     assert_int_equal(f.arch->hidden, C);
-    packed_open(&p, &f);
+    packed_open(&p, f.net);
     for (size_t i = 0; i < C; i++)
         bias[i] = 0.1f * (float)i - 1;
     for (int threads = 1; threads <= 3; threads += 2) {
