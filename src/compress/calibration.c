@@ -40,8 +40,10 @@ sfq_status sfq_calib_progress(sfq_calib_run *run, uint64_t more, sfq_error *err)
 {
     const sfq_hooks *hooks = &run->options->hooks;
     run->done += more;
+    if (run->done > run->total) /* the last sequences may pass a budget of tokens */
+        run->done = run->total;
     sfq_hooks_progress(hooks, "calibrate", run->index, run->stages, run->done, run->total,
-                       "sequences");
+                       run->unit);
     return sfq_hooks_check(hooks, err);
 }
 
@@ -105,8 +107,7 @@ static sfq_status check_options(const sfq_compress_options *o, sfq_calib_origin 
     return SFQ_OK;
 }
 
-/* Rounded down, so a share is never passed; what is 100 but for rounding is 100. */
-static uint64_t share_of(double share, uint64_t available)
+uint64_t sfq_calib_share(double share, uint64_t available)
 {
     double n = floor(share * (double)available * (1 + 1e-12));
     return n >= (double)available ? available : (uint64_t)n;
@@ -116,7 +117,7 @@ sfq_status sfq_calib_quota(const sfq_compress_options *options, uint64_t availab
                            uint64_t *sequences, sfq_error *err)
 {
     double share = options->calib_fraction;
-    uint64_t n = share_of(share > 0 ? share : SFQ_CALIB_SHARE, available);
+    uint64_t n = sfq_calib_share(share > 0 ? share : SFQ_CALIB_SHARE, available);
     if (share <= 0 && n < SFQ_CALIB_FLOOR)
         n = available < SFQ_CALIB_FLOOR ? available : SFQ_CALIB_FLOOR;
     *sequences = n;
@@ -137,7 +138,11 @@ sfq_status sfq_calibration_estimate(const sfq_source *source, const sfq_compress
     sfq_calib_origin origin;
     SFQ_TRY(find_origin(&origin, source, options, err));
     SFQ_TRY(check_options(options, origin, err));
-    return sfq_calib_task_estimate(source, options, sequences, tokens, err);
+    if (origin == ORIGIN_TASK)
+        return sfq_calib_task_estimate(source, options, sequences, tokens, err);
+    if (origin == ORIGIN_TEXT)
+        return sfq_calib_text_estimate(source, options, sequences, tokens, err);
+    return sfq_calib_self_estimate(source, options, sequences, tokens, err);
 }
 
 /* ---- the set ---- */
@@ -208,22 +213,70 @@ static sfq_status copy_picked(sfq_calibration **out, const sfq_candidates *from,
 
 /* ---- making it ---- */
 
+/* A language model can write without its tokenizer. */
+static sfq_status open_tokenizer(sfq_calib_run *run, sfq_calib_origin origin, sfq_error *err)
+{
+    sfq_error missing;
+    if (origin != ORIGIN_SELF)
+        return sfq_calib_tokenizer(&run->tokenizer, run->source, err);
+    sfq_status status = sfq_calib_tokenizer(&run->tokenizer, run->source, &missing);
+    if (status == SFQ_E_NOT_FOUND)
+        return SFQ_OK;
+    if (status != SFQ_OK && err != NULL)
+        *err = missing;
+    return status;
+}
+
 static sfq_status gather(sfq_calib_run *run, sfq_calib_origin origin, sfq_error *err)
 {
-    SFQ_TRY(sfq_calib_tokenizer(&run->tokenizer, run->source, err));
-    (void)origin;
-    return sfq_calib_task(run, err);
+    SFQ_TRY(open_tokenizer(run, origin, err));
+    if (origin == ORIGIN_TASK)
+        return sfq_calib_task(run, err);
+    if (origin == ORIGIN_TEXT)
+        return sfq_calib_text(run, err);
+    return sfq_calib_self(run, err);
+}
+
+/* Where all candidates are taken there is nothing to weigh. */
+static bool all_fit(const sfq_calib_run *run)
+{
+    const sfq_token_batch *b = &run->from.tokens;
+    return b->sequences == 0 ||
+           (run->by_tokens ? b->offset[b->sequences] : b->sequences) <= run->budget;
 }
 
 static sfq_status choose(sfq_calibration **out, sfq_calib_run *run, sfq_error *err)
 {
+    double *difficulty = NULL;
     sfq_pick pick = {0};
     sfq_status status = SFQ_OK;
-    SFQ_DO(sfq_pick_make(&pick, run, NULL, err));
+    if (sfq_calib_scores(run) && !all_fit(run)) {
+        size_t n = sfq_candidates_count(&run->from);
+        difficulty = SFQ_NEW_ARRAY(double, n);
+        if (difficulty == NULL) {
+            status = sfq_fail_memory(err, n * sizeof(*difficulty), "candidates");
+            goto done;
+        }
+        SFQ_DO(sfq_calib_difficulty(run, difficulty, err));
+    }
+    SFQ_DO(sfq_pick_make(&pick, run, difficulty, err));
     SFQ_DO(copy_picked(out, &run->from, &pick, err));
+    SFQ_DO(sfq_calib_progress(run, run->total, err));
 done:
+    if (status != SFQ_OK)
+        sfq_calibration_close(out);
+    sfq_mem_free(difficulty);
     sfq_pick_free(&pick);
     return status;
+}
+
+/* Of what there is; a begin-of-text token ahead of each sequence may make it more than all. */
+static double fraction_of(const sfq_calibration *c, const sfq_calib_run *run)
+{
+    if (run->available == 0)
+        return 0;
+    uint64_t used = run->by_tokens ? sfq_calibration_tokens(c) : c->count;
+    return used >= run->available ? 1.0 : (double)used / (double)run->available;
 }
 
 sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source, const sfq_net *net,
@@ -236,6 +289,7 @@ sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source,
                          .options = options,
                          .index = index,
                          .stages = stages,
+                         .unit = "sequences",
                          .curated = options->pick == NULL || strcmp(options->pick, "curated") == 0};
     sfq_calib_origin origin;
     sfq_status status = SFQ_OK;
@@ -248,8 +302,7 @@ sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source,
     (void)snprintf(c->origin, sizeof(c->origin), "%s", origin_names[origin]);
     c->available = run.available;
     c->scanned = sfq_candidates_count(&run.from);
-    if (origin == ORIGIN_TASK)
-        c->fraction = (double)c->count / (double)c->available;
+    c->fraction = fraction_of(c, &run);
 done:
     sfq_tokenizer_close(&run.tokenizer);
     sfq_candidates_free(&run.from);

@@ -47,7 +47,8 @@ typedef struct sfq_calib_run {
     uint64_t budget; /* sequences, or tokens of text */
     bool by_tokens;
     uint64_t available;   /* sequences, or tokens of text */
-    uint64_t done, total; /* for progress */
+    uint64_t done, total; /* for progress, in `unit` */
+    const char *unit;
 } sfq_calib_run;
 
 static inline size_t sfq_candidates_count(const sfq_candidates *c)
@@ -72,6 +73,10 @@ sfq_status sfq_calib_tokenizer(sfq_tokenizer **out, const sfq_source *source, sf
 /* Zeroed, offsets too. */
 sfq_status sfq_calibration_alloc(sfq_calibration **out, size_t count, size_t tokens, bool typed,
                                  sfq_error *err);
+/* Rounded down, so a share is never passed; what is 100 but for rounding is 100. */
+uint64_t sfq_calib_share(double share, uint64_t available);
+/* Whether the original model is asked how hard each candidate is. */
+bool sfq_calib_scores(const sfq_calib_run *run);
 /* Sequences of `available` that the options ask for; ARGUMENT for fewer than 5. */
 sfq_status sfq_calib_quota(const sfq_compress_options *options, uint64_t available,
                            uint64_t *sequences, sfq_error *err);
@@ -82,6 +87,27 @@ sfq_status sfq_calib_quota(const sfq_compress_options *options, uint64_t availab
 sfq_status sfq_calib_task(sfq_calib_run *run, sfq_error *err);
 sfq_status sfq_calib_task_estimate(const sfq_source *source, const sfq_compress_options *options,
                                    uint64_t *sequences, uint64_t *tokens, sfq_error *err);
+
+/* ---- calibration_text.c: text files ---- */
+
+sfq_status sfq_calib_text(sfq_calib_run *run, sfq_error *err);
+sfq_status sfq_calib_text_estimate(const sfq_source *source, const sfq_compress_options *options,
+                                   uint64_t *sequences, uint64_t *tokens, sfq_error *err);
+/* Of a sequence: as asked for, within the model's positions, and such that `tokens` make 5. */
+sfq_status sfq_calib_length(const sfq_calib_run *run, uint64_t tokens, size_t *length,
+                            sfq_error *err);
+
+/* ---- calibration_self.c: what the language model writes itself ---- */
+
+sfq_status sfq_calib_self(sfq_calib_run *run, sfq_error *err);
+sfq_status sfq_calib_self_estimate(const sfq_source *source, const sfq_compress_options *options,
+                                   uint64_t *sequences, uint64_t *tokens, sfq_error *err);
+
+/* ---- difficulty.c: the original model's own uncertainty ---- */
+
+/* out [candidates]: entropy of a classifier's answer, mean cross-entropy of a language model's
+ * tokens, in nats. NUMERIC for what is not finite. */
+sfq_status sfq_calib_difficulty(sfq_calib_run *run, double *out, sfq_error *err);
 
 /* ---- curate.c: which of the candidates ---- */
 

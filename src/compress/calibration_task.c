@@ -131,7 +131,7 @@ static sfq_status read_sequences(sfq_calib_run *run, const sfq_dataset *data, sf
     SFQ_TRY(sfq_calib_quota(run->options, count, &run->budget, err));
     uint64_t scan = run->curated ? SFQ_CALIB_SCAN * run->budget : run->budget;
     scan = scan < count ? scan : count;
-    run->total = scan;
+    run->total = sfq_calib_scores(run) ? 2 * scan : scan;
     SFQ_TRY(draw_order(&order, run->options->seed, count, err));
     for (size_t i = 0; i < scan; i++) {
         sfq_example x = sequence_at(data, order[i].index, halves);
