@@ -1,4 +1,4 @@
-/* Text files as calibration reads them: what is refused, what is set aside, where passages begin. */
+/* Text files as calibration reads them: what is refused, set aside, and where passages begin. */
 #include "unit/unit.h"
 
 #include "base/utf8.h"
