@@ -1,5 +1,5 @@
-/* base/file.h - reading whole regular files and writing a directory so that it appears at once or
- * not at all. Only regular files are opened (no FIFO can hang us, no device is read). */
+/* base/file.h - reading whole regular files, and writing a file or a directory so that it appears
+ * at once or not at all. Only regular files are opened (no FIFO can hang us, no device is read). */
 #ifndef SFQ_BASE_FILE_H
 #define SFQ_BASE_FILE_H
 
@@ -34,6 +34,18 @@ char *sfq_path_join(const char *dir, const char *name);
 bool sfq_name_is_plain(const char *name);
 /* Same file system object (st_dev, st_ino), through links. */
 bool sfq_path_same(const char *a, const char *b);
+
+/* ---- replacing one file atomically ---- */
+
+typedef struct sfq_file_part {
+    const void *data;
+    size_t bytes;
+} sfq_file_part;
+
+/* The file becomes these parts, one after the other, or stays as it was (absent, too): written to
+ * "PATH.tmp", fsync, rename, fsync of the directory. One writer at a time. */
+sfq_status sfq_file_replace(const char *path, const sfq_file_part *parts, size_t count,
+                            sfq_error *err);
 
 /* ---- writing a directory atomically ----
  * Files go to ".NAME.sfq-tmp.PID" beside the target; commit() fsyncs each file and the directory,

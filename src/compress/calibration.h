@@ -59,6 +59,8 @@ typedef struct sfq_token_batch {
 
 void sfq_token_batch_clear(sfq_token_batch *b); /* empties, keeps memory */
 void sfq_token_batch_free(sfq_token_batch *b);
+/* Its memory after holding at most so many sequences and tokens at once. */
+uint64_t sfq_token_batch_bytes(size_t sequences, size_t tokens);
 /* Adds a sequence; types may be NULL (then 0). */
 sfq_status sfq_token_batch_add(sfq_token_batch *b, const int32_t *ids, const int32_t *types,
                                size_t n, sfq_error *err);

@@ -155,13 +155,6 @@ static uint64_t pass_bytes(const sfq_work *work, size_t tokens)
                        sfq_cap_mul(codes, sfq_round_up(tokens, SFQ_BLOCK_K)));
 }
 
-/* As the batch grows: by doubling, from a first size. */
-static uint64_t batch_bytes(size_t sequences, size_t tokens)
-{
-    return 2 * sizeof(int32_t) * (uint64_t)sfq_max_size(2048, 2 * tokens) +
-           sizeof(size_t) * (uint64_t)(sfq_max_size(64, 2 * sequences) + 1);
-}
-
 uint64_t sfq_loss_bytes(const sfq_work *work, size_t first, size_t end)
 {
     const sfq_calibration *c = work->calibration;
@@ -178,7 +171,7 @@ uint64_t sfq_loss_bytes(const sfq_work *work, size_t first, size_t end)
     uint64_t pass = pass_bytes(work, tokens);
     uint64_t bytes = sfq_cap_add(sizeof(sfq_loss), lm ? answers : 2 * answers);
     bytes = sfq_cap_add(bytes, lm ? 2 * pass : pass); /* the teacher's head stays */
-    bytes = sfq_cap_add(bytes, batch_bytes(sequences, tokens));
+    bytes = sfq_cap_add(bytes, sfq_token_batch_bytes(sequences, tokens));
     return lm ? sfq_cap_add(bytes, sfq_loss_rows_bytes(arch, sfq_loss_rows_most(arch))) : bytes;
 }
 

@@ -25,7 +25,7 @@ sfq_status sfq_loss_measure(sfq_loss *loss, const sfq_net *net, double *value, s
  * hidden of the same batch, which was the last of `grad`. into may be NULL. */
 typedef struct sfq_loss_step {
     sfq_grad *grad;
-    const sfq_net *student, *teacher;
+    const sfq_net *student;
     sfq_exec *teacher_exec;
     sfq_pool *pool;
     const sfq_batch *batch;

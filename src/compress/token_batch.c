@@ -31,6 +31,12 @@ void sfq_token_batch_free(sfq_token_batch *b)
     *b = (sfq_token_batch){0};
 }
 
+uint64_t sfq_token_batch_bytes(size_t sequences, size_t tokens)
+{
+    return 2 * sizeof(int32_t) * (uint64_t)sfq_max_size(FIRST_TOKENS, 2 * tokens) +
+           sizeof(size_t) * ((uint64_t)sfq_max_size(FIRST_SEQUENCES, 2 * sequences) + 1);
+}
+
 static sfq_status grow_tokens(sfq_token_batch *b, size_t need, sfq_error *err)
 {
     if (need <= b->token_capacity)

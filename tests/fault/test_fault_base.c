@@ -457,6 +457,54 @@ static void killed_anywhere(void **state)
     assert_true(kill_at_each("getdents", true) > 0);
 }
 
+/* ---- one file ---- */
+
+static sfq_status replace_file(const char *text_of_file, sfq_error *err)
+{
+    const sfq_file_part parts[] = {{text_of_file, 1}, {text_of_file + 1, 2}};
+    return sfq_file_replace(scratch_path(dir, "one"), parts, 2, err);
+}
+
+static sfq_status do_replace(sfq_error *err)
+{
+    return replace_file("new", err);
+}
+
+static void put_old_file(void)
+{
+    sfq_error err;
+    assert_ok(replace_file("old", &err));
+}
+
+static void file_is_whole(const char *spec, sfq_status status, const sfq_error *err)
+{
+    sfq_buf b = {0};
+    sfq_error ignored;
+    assert_int_equal(sfq_file_read(&b, scratch_path(dir, "one"), 3, &ignored), SFQ_OK);
+    bool fresh = strcmp(b.data, "new") == 0;
+    /* after a failed fsync of the directory both are possible */
+    if ((!fresh && strcmp(b.data, "old") != 0) || (status == SFQ_OK && !fresh))
+        fail_msg("%s: the file is neither the old one nor the new one", spec);
+    sfq_buf_free(&b);
+    if (status != SFQ_OK && entries() != 2)
+        fail_msg("%s: a temporary is left: %s", spec, err->message);
+}
+
+static void replacing_one_file(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {"open", "write", "fsync", "rename", "close", "fallocate"};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        assert_true(sweep(calls[i], "", do_replace, put_old_file, file_is_whole) > 0);
+    assert_true(sweep("alloc", "", do_replace, put_old_file, must_be_memory) == 2);
+    sfq_error err;
+    put_old_file();
+    assert_true(seam_arm("write:2:ENOSPC"));
+    assert_status(SFQ_E_NO_SPACE, do_replace(&err));
+    seam_disarm();
+    file_is_whole("full", SFQ_E_NO_SPACE, &err);
+}
+
 static sfq_status do_pool(sfq_error *err)
 {
     sfq_pool *pool;
@@ -499,11 +547,17 @@ int main(void)
 {
     seam_disarm();
     const struct CMUnitTest tests[] = {
-        WITH_SCRATCH(every_allocation),         WITH_SCRATCH(every_call_of_reading),
-        WITH_SCRATCH(existence_in_doubt),       WITH_SCRATCH(short_reads),
-        WITH_SCRATCH(every_failure_of_writing), WITH_SCRATCH(short_writes),
-        WITH_SCRATCH(without_exchange),         WITH_SCRATCH(killed_anywhere),
-        WITH_SCRATCH(pool_without_memory),      cmocka_unit_test(rules_that_cannot_be_read),
+        WITH_SCRATCH(every_allocation),
+        WITH_SCRATCH(every_call_of_reading),
+        WITH_SCRATCH(existence_in_doubt),
+        WITH_SCRATCH(short_reads),
+        WITH_SCRATCH(every_failure_of_writing),
+        WITH_SCRATCH(short_writes),
+        WITH_SCRATCH(without_exchange),
+        WITH_SCRATCH(killed_anywhere),
+        WITH_SCRATCH(replacing_one_file),
+        WITH_SCRATCH(pool_without_memory),
+        cmocka_unit_test(rules_that_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,26 @@ static void map_and_read(void **state)
     scratch_close(dir);
 }
 
+static void replaces_one_file(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    const char *path = scratch_path(dir, "f");
+    const sfq_file_part parts[] = {{"one", 3}, {NULL, 0}, {" two", 4}};
+    sfq_buf b = {0};
+    scratch_put(dir, "f.tmp", "left by a writer that was killed, and longer than what comes");
+    for (size_t count = 3; count > 1; count--) {
+        assert_ok(sfq_file_replace(path, parts, count, &err));
+        assert_ok(sfq_file_read(&b, path, 100, &err));
+        assert_string_equal(b.data, count == 3 ? "one two" : "one");
+        assert_false(sfq_file_exists(scratch_path(dir, "f.tmp")));
+    }
+    sfq_buf_free(&b);
+    assert_status(SFQ_E_NOT_FOUND, sfq_file_replace(scratch_path(dir, "no/f"), parts, 3, &err));
+    scratch_close(dir);
+}
+
 /* A file whose size is not known beforehand, and a big one. */
 static void reads_to_the_end(void **state)
 {
@@ -207,11 +227,9 @@ static void clock_and_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(map_and_read),
-        cmocka_unit_test(reads_to_the_end),
-        cmocka_unit_test(no_other_kinds),
-        cmocka_unit_test(paths_and_names),
-        cmocka_unit_test(hooks_present_and_absent),
+        cmocka_unit_test(map_and_read),      cmocka_unit_test(replaces_one_file),
+        cmocka_unit_test(reads_to_the_end),  cmocka_unit_test(no_other_kinds),
+        cmocka_unit_test(paths_and_names),   cmocka_unit_test(hooks_present_and_absent),
         cmocka_unit_test(clock_and_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

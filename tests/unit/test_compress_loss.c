@@ -230,6 +230,176 @@ static void test_not_finite_is_said(void **state)
     work_close(&w);
 }
 
+/* ---- the gradient ---- */
+
+typedef struct lesson {
+    work_fixture *w;
+    sfq_student *student;
+    sfq_token_batch batch;
+    sfq_exec *teacher;
+    sfq_grad *grad;
+    const float *teacher_hidden, *student_hidden;
+    size_t floats; /* of hidden states */
+} lesson;
+
+static void lesson_open(lesson *l, work_fixture *w)
+{
+    *l = (lesson){.w = w, .student = disturbed(w, 0.05F)};
+    for (size_t i = 0; i < 4; i++)
+        assert_ok(sfq_token_batch_take(&l->batch, w->calibration, i, &err));
+    const sfq_net *net = l->student->net;
+    assert_ok(sfq_exec_open(&l->teacher, w->teacher, w->work.kernels, w->work.pool, &err));
+    assert_ok(sfq_forward(l->teacher, &l->batch.batch, &l->teacher_hidden, NULL, NULL, &err));
+    assert_ok(sfq_grad_open(&l->grad, net, w->work.kernels, w->work.pool, &err));
+    assert_ok(sfq_grad_forward(l->grad, &l->batch.batch, &l->student_hidden, &err));
+    l->floats = l->batch.offset[4] * (size_t)net->arch->hidden;
+}
+
+static void lesson_close(lesson *l)
+{
+    sfq_token_batch_free(&l->batch);
+    sfq_exec_close(&l->teacher);
+    sfq_grad_close(&l->grad);
+    sfq_student_close(&l->student);
+}
+
+static double gradient(const lesson *l, double temperature, float *d_hidden)
+{
+    double value;
+    const sfq_loss_step step = {.grad = l->grad,
+                                .student = l->student->net,
+                                .teacher_exec = l->teacher,
+                                .pool = l->w->work.pool,
+                                .batch = &l->batch.batch,
+                                .teacher_hidden = l->teacher_hidden,
+                                .student_hidden = l->student_hidden,
+                                .temperature = (float)temperature,
+                                .d_hidden = d_hidden,
+                                .value = &value};
+    assert_ok(sfq_loss_gradient(&step, &err));
+    return value;
+}
+
+/* The plain loss of hidden states moved by `by` times a random direction. */
+static double plain_at(const lesson *l, double temperature, double by)
+{
+    const sfq_net *net = l->student->net;
+    const sfq_batch *b = &l->batch.batch;
+    float *moved = malloc(l->floats * sizeof(float));
+    sfq_exec *exec;
+    double sum = 0;
+    assert_non_null(moved);
+    for (size_t i = 0; i < l->floats; i++)
+        moved[i] = l->student_hidden[i] + (float)(by * sfq_rng_normal(8, 8, i));
+    assert_ok(sfq_exec_open(&exec, net, l->w->work.kernels, NULL, &err));
+    answers t = head_of(l->teacher, l->w->teacher, b, l->teacher_hidden);
+    answers s = head_of(exec, net, b, moved);
+    for (size_t r = 0; r < t.rows; r++)
+        sum += plain_row(net->arch, t.values + r * t.width, s.values + r * t.width, temperature);
+    sum /= (double)t.rows;
+    sfq_exec_close(&exec);
+    free(t.values);
+    free(s.values);
+    free(moved);
+    return sum;
+}
+
+static void check_gradient(work_fixture *w)
+{
+    static const double temperatures[] = {1, 2, 0.5};
+    lesson l;
+    lesson_open(&l, w);
+    float *d = malloc(l.floats * sizeof(float));
+    assert_non_null(d);
+    for (size_t i = 0; i < sizeof temperatures / sizeof *temperatures; i++) {
+        const double t = temperatures[i], eps = 3e-3;
+        for (size_t j = 0; j < l.floats; j++)
+            d[j] = 1e9F; /* what was there does not count */
+        double value = gradient(&l, t, d);
+        assert_near(value / plain_at(&l, t, 0), 1, 1e-6);
+        double slope = (plain_at(&l, t, eps) - plain_at(&l, t, -eps)) / (2 * eps), along = 0;
+        for (size_t j = 0; j < l.floats; j++)
+            along += (double)d[j] * sfq_rng_normal(8, 8, j);
+        assert_true(fabs(slope) > 1e-4);
+        assert_near(along / slope, 1, 5e-3);
+    }
+    free(d);
+    lesson_close(&l);
+}
+
+static void test_gradient(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    for (size_t h = 0; h < HEADS; h++) {
+        const char *model = scratch_path(dir, heads[h].name);
+        work_fixture w;
+        random_model(model, heads[h].config, SFQ_F32, h);
+        work_open(&w, model, 2);
+        check_gradient(&w);
+        work_close(&w);
+    }
+    scratch_close(dir);
+}
+
+/* Gradients of an untied head, summed over blocks of rows: more rows than one block has. */
+static void test_head_gradient_and_threads(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_ROOM];
+    scratch_open(dir);
+    const char *model = scratch_path(dir, "lm");
+    float first[2][96 * 40];
+    random_model(model, heads[0].config, SFQ_F32, 1);
+    for (int threads = 1; threads <= 3; threads++) {
+        work_fixture w;
+        lesson l;
+        work_open(&w, model, threads);
+        sfq_calibration_close(&w.calibration);
+        work_calibrate(&w, 60, 50, 60);
+        w.work.calibration = w.calibration;
+        l = (lesson){0};
+        lesson_open(&l, &w);
+        for (size_t i = 4; i < 40; i++)
+            assert_ok(sfq_token_batch_take(&l.batch, w.calibration, i, &err));
+        assert_true(l.batch.offset[l.batch.sequences] > 700);
+        assert_ok(sfq_forward(l.teacher, &l.batch.batch, &l.teacher_hidden, NULL, NULL, &err));
+        assert_ok(sfq_grad_forward(l.grad, &l.batch.batch, &l.student_hidden, &err));
+        float *d = malloc(l.batch.offset[40] * 40 * sizeof(float)), head[96 * 40] = {0};
+        assert_non_null(d);
+        sfq_layer_grad layers[3] = {0};
+        const sfq_net_grad into = {.layer = layers, .lm_head = {.w = head}};
+        double value;
+        const sfq_loss_step step = {.grad = l.grad,
+                                    .student = l.student->net,
+                                    .teacher_exec = l.teacher,
+                                    .pool = w.work.pool,
+                                    .batch = &l.batch.batch,
+                                    .teacher_hidden = l.teacher_hidden,
+                                    .student_hidden = l.student_hidden,
+                                    .temperature = 1,
+                                    .d_hidden = d,
+                                    .into = &into,
+                                    .value = &value};
+        assert_ok(sfq_loss_gradient(&step, &err));
+        if (threads == 1) {
+            memcpy(first[0], head, sizeof head);
+            memcpy(first[1], d, sizeof head);
+        }
+        assert_memory_equal(first[0], head, sizeof head);
+        assert_memory_equal(first[1], d, sizeof head);
+        double norm = 0;
+        for (size_t i = 0; i < 96 * 40; i++)
+            norm += fabs((double)head[i]);
+        assert_true(norm > 1e-3);
+        free(d);
+        lesson_close(&l);
+        work_close(&w);
+    }
+    scratch_close(dir);
+}
+
 static bool always(void *ud)
 {
     (void)ud;
@@ -257,6 +427,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_is_the_plain_one),
         cmocka_unit_test(test_threads_do_not_matter),
+        cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_head_gradient_and_threads),
         cmocka_unit_test(test_not_finite_is_said),
         cmocka_unit_test(test_stops_on_request),
     };
