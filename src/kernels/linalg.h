@@ -1,7 +1,7 @@
 /* kernels/linalg.h - float linear algebra for gradients and least squares: BLIS (serial) called on
  * tiles whose borders depend on the shapes alone, spread over our pool. So a result does not
- * depend on the thread count. Inference does not use it. Matrices are row-major. Not to be called
- * from inside a pool task. */
+ * depend on the thread count. Inference does not use it. Matrices are row-major. From inside a
+ * pool task only with pool NULL: all of it then runs on the calling thread. */
 #ifndef SFQ_KERNELS_LINALG_H
 #define SFQ_KERNELS_LINALG_H
 

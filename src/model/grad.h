@@ -51,7 +51,8 @@ sfq_status sfq_grad_forward(sfq_grad *grad, const sfq_batch *batch, const float 
  * layer l; `layers` is *hidden. [T, C] */
 const float *sfq_grad_hidden(const sfq_grad *grad, int layer);
 
-/* A sublayer as backward passes it. */
+/* A sublayer as backward passes it, from the last layer to the first, MLP before attention. None
+ * for a dropped one; width 0 where only the bias of o or down is left. */
 typedef struct sfq_grad_view {
     int layer;
     bool ffn;           /* else attention */
