@@ -15,9 +15,9 @@ typedef struct act_lanes {
     float value[LANES], slope[LANES];
 } act_lanes;
 
-/* y = e^x for x <= 0: 2^n times a polynomial on |r| <= ln 2 / 2 (Cody and Waite 1980, chapter 6;
+/* x = e^x for x <= 0: 2^n times a polynomial on |r| <= ln 2 / 2 (Cody and Waite 1980, chapter 6;
  * coefficients of the Taylor series, whose rest is below 2e-8). Below e^-87 it is 0 or nearly. */
-static void exp_lanes(float y[LANES], const float x[LANES])
+static void exp_lanes(float x[restrict LANES])
 {
     const float shifter = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer */
     float rounded[LANES], power[LANES];
@@ -33,24 +33,24 @@ static void exp_lanes(float y[LANES], const float x[LANES])
         p = p * r + 4.16666667e-2F;
         p = p * r + 1.66666667e-1F;
         p = p * r + 0.5F;
-        y[i] = (p * r) * r + r + 1.0F;
+        x[i] = (p * r) * r + r + 1.0F;
     }
     memcpy(bits, rounded, sizeof(bits));
     for (size_t i = 0; i < LANES; i++)
         bits[i] = (bits[i] + 127U) << 23; /* the integer's low bits end the mantissa */
     memcpy(power, bits, sizeof(power));
     for (size_t i = 0; i < LANES; i++)
-        y[i] *= power[i];
+        x[i] *= power[i];
 }
 
 /* f = x s(u), f' = s + x s (1 - s) u' with the logistic s; e = e^-|u|, so nothing cancels. */
-static void sigmoid_lanes(act_lanes *out, const float x[LANES], const float u[LANES],
-                          const float du[LANES])
+static void sigmoid_lanes(act_lanes *restrict out, const float x[restrict LANES],
+                          const float u[restrict LANES], const float du[restrict LANES])
 {
     float e[LANES];
     for (size_t i = 0; i < LANES; i++)
         e[i] = u[i] > 0.0F ? -u[i] : u[i];
-    exp_lanes(e, e);
+    exp_lanes(e);
     for (size_t i = 0; i < LANES; i++) {
         float inverse = 1.0F / (1.0F + e[i]);
         float s = u[i] > 0.0F ? inverse : e[i] * inverse;
@@ -60,7 +60,7 @@ static void sigmoid_lanes(act_lanes *out, const float x[LANES], const float u[LA
 }
 
 /* x sigma(b x): SiLU with b = 1, quick GELU with b = 1.702 */
-static void silu_lanes(act_lanes *out, const float x[LANES], float b)
+static void silu_lanes(act_lanes *restrict out, const float x[restrict LANES], float b)
 {
     float u[LANES], du[LANES];
     for (size_t i = 0; i < LANES; i++) {
@@ -72,7 +72,7 @@ static void silu_lanes(act_lanes *out, const float x[LANES], float b)
 
 /* (1 + tanh v) / 2 = sigma(2 v), v = sqrt(2/pi) (x + 0.044715 x^3). From |x| = 12 on the tails are
  * gone; there the cube must not overflow. */
-static void gelu_tanh_lanes(act_lanes *out, const float x[LANES])
+static void gelu_tanh_lanes(act_lanes *restrict out, const float x[restrict LANES])
 {
     float u[LANES], du[LANES];
     for (size_t i = 0; i < LANES; i++) {
@@ -86,12 +86,12 @@ static void gelu_tanh_lanes(act_lanes *out, const float x[LANES])
 
 /* f = x P(x), f' = P + x p(x) with the normal distribution P and its density p. The tail is
  * Abramowitz and Stegun 1964, 7.1.26: error below 1.5e-7. */
-static void gelu_lanes(act_lanes *out, const float x[LANES])
+static void gelu_lanes(act_lanes *restrict out, const float x[restrict LANES])
 {
     float e[LANES];
     for (size_t i = 0; i < LANES; i++)
         e[i] = -0.5F * x[i] * x[i];
-    exp_lanes(e, e);
+    exp_lanes(e);
     for (size_t i = 0; i < LANES; i++) {
         float z = (x[i] < 0.0F ? -x[i] : x[i]) * 0.707106781F;
         float t = 1.0F / (1.0F + 0.3275911F * z);
@@ -107,7 +107,7 @@ static void gelu_lanes(act_lanes *out, const float x[LANES])
     }
 }
 
-static void relu_lanes(act_lanes *out, const float x[LANES])
+static void relu_lanes(act_lanes *restrict out, const float x[restrict LANES])
 {
     for (size_t i = 0; i < LANES; i++) {
         out->value[i] = x[i] < 0.0F ? 0.0F : x[i];
@@ -116,12 +116,12 @@ static void relu_lanes(act_lanes *out, const float x[LANES])
 }
 
 /* |tanh x| = (1 - e) / (1 + e), 1 - tanh^2 x = 4 e / (1 + e)^2 with e = e^-2|x| */
-static void tanh_lanes(act_lanes *out, const float x[LANES])
+static void tanh_lanes(act_lanes *restrict out, const float x[restrict LANES])
 {
     float e[LANES];
     for (size_t i = 0; i < LANES; i++)
         e[i] = x[i] > 0.0F ? -2.0F * x[i] : 2.0F * x[i];
-    exp_lanes(e, e);
+    exp_lanes(e);
     for (size_t i = 0; i < LANES; i++) {
         float inverse = 1.0F / (1.0F + e[i]);
         float size = (1.0F - e[i]) * inverse;
@@ -130,7 +130,8 @@ static void tanh_lanes(act_lanes *out, const float x[LANES])
     }
 }
 
-static void act_lanes_run(sfq_activation kind, act_lanes *out, const float x[LANES])
+static void act_lanes_run(sfq_activation kind, act_lanes *restrict out,
+                          const float x[restrict LANES])
 {
     switch (kind) {
     case SFQ_ACT_SILU:
@@ -154,26 +155,25 @@ static void act_lanes_run(sfq_activation kind, act_lanes *out, const float x[LAN
     }
 }
 
-/* The next up to 16 values, zeros behind them. */
-static size_t take(float x[LANES], const float *from, size_t left)
+/* f at up to 16 values; behind a tail zeros are taken. */
+static void act_at(sfq_activation kind, act_lanes *f, const float *x, size_t n)
 {
-    size_t n = sfq_min_size(LANES, left);
-    if (n < LANES)
-        memset(x, 0, LANES * sizeof(float));
-    memcpy(x, from, n * sizeof(float));
-    return n;
+    float tail[LANES] = {0};
+    if (n < LANES) {
+        memcpy(tail, x, n * sizeof(float));
+        x = tail;
+    }
+    act_lanes_run(kind, f, x);
 }
 
 void sfq_act_grad(sfq_activation kind, float *d, const float *pre, size_t n)
 {
     act_lanes f;
-    float x[LANES];
-    for (size_t i = 0; i < n;) {
-        size_t m = take(x, pre + i, n - i);
-        act_lanes_run(kind, &f, x);
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t m = sfq_min_size(LANES, n - i);
+        act_at(kind, &f, pre + i, m);
         for (size_t j = 0; j < m; j++)
             d[i + j] *= f.slope[j];
-        i += m;
     }
 }
 
@@ -181,15 +181,13 @@ void sfq_act_mul_grad(sfq_activation kind, const float *gate, const float *up, c
                       float *d_gate, float *d_up, size_t n)
 {
     act_lanes f;
-    float x[LANES];
-    for (size_t i = 0; i < n;) {
-        size_t m = take(x, gate + i, n - i);
-        act_lanes_run(kind, &f, x);
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t m = sfq_min_size(LANES, n - i);
+        act_at(kind, &f, gate + i, m);
         for (size_t j = 0; j < m; j++) {
             float d = d_h[i + j], times = up[i + j]; /* d_gate or d_up may be d_h */
             d_gate[i + j] = d * times * f.slope[j];
             d_up[i + j] = d * f.value[j];
         }
-        i += m;
     }
 }

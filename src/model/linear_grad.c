@@ -33,9 +33,15 @@ static void bias_task(void *ctx, size_t begin, size_t end, int worker)
     for (size_t i = begin; i < end; i++) {
         double sum[BIAS_COLUMNS] = {0};
         size_t column = i * BIAS_COLUMNS, n = sfq_min_size(BIAS_COLUMNS, a->w->n - column);
-        for (size_t t = 0; t < a->t; t++)
-            for (size_t j = 0; j < n; j++)
-                sum[j] += (double)a->d_y[t * a->ld_dy + column + j];
+        for (size_t t = 0; t < a->t; t++) {
+            const float *d_y = a->d_y + t * a->ld_dy + column;
+            if (n == BIAS_COLUMNS) /* a constant length: vectors */
+                for (size_t j = 0; j < BIAS_COLUMNS; j++)
+                    sum[j] += (double)d_y[j];
+            else
+                for (size_t j = 0; j < n; j++)
+                    sum[j] += (double)d_y[j];
+        }
         for (size_t j = 0; j < n; j++)
             a->into->bias[column + j] += (float)sum[j];
     }
