@@ -1,6 +1,5 @@
-/* compress/choose.h - which units go: a knapsack on saliency per byte over the whole model with
- * floors (M2), then exchange within a sublayer by the Fisher terms between units (M3). Needs no
- * model: saliencies and costs in, lists out. */
+/* compress/choose.h - which units go: a knapsack on saliency per parameter over the whole model,
+ * with floors (M2). Needs no model: saliencies and costs in, lists out. */
 #ifndef SFQ_COMPRESS_CHOOSE_H
 #define SFQ_COMPRESS_CHOOSE_H
 

@@ -15,12 +15,20 @@ typedef struct sfq_prune_report {
 } sfq_prune_report;
 
 int sfq_prune_rounds(const sfq_compress_options *options);
+/* The saliency asked for; the default where the name is NULL or unknown. */
+sfq_saliency_kind sfq_prune_saliency(const sfq_compress_options *options);
 /* Round `round` of sfq_prune_rounds(): the share removed grows evenly up to options->prune. Adds
  * to *report. A round depends on the student that it gets and on options alone, so that a run can
  * go on between rounds. */
 sfq_status sfq_prune_round(const sfq_work *work, sfq_student *student, sfq_loss *held_out,
                            int round, sfq_prune_report *report, sfq_error *err);
-/* Whether a sublayer's widths may change: not where --keep names one of its matrices. */
+/* Whether a sublayer's widths may change: not where --keep names one of its matrices. [layers] */
 sfq_status sfq_prune_fixed(const sfq_work *work, bool *attn_fixed, bool *ffn_fixed, sfq_error *err);
+/* Memory of the stage beyond the student and the held-out answers. */
+uint64_t sfq_prune_bytes(const sfq_work *work);
+
+/* Where a round stands, for its parts: calibration sequences scored, and the share of the
+ * reconstruction that is done, which counts as two passes over them. */
+void sfq_prune_progress(const sfq_work *work, int round, size_t scored, double refitted);
 
 #endif

@@ -15,9 +15,9 @@ typedef struct sfq_reconstruct_report {
 
 /* Layer after layer, attention then FFN, with the student's own inputs (what was changed below is
  * seen above). Biases of o and down are refitted where the family has them. Never leaves the
- * student with a larger held-out loss than it had. */
+ * student with a larger held-out loss than it had. `round` places the progress. */
 sfq_status sfq_reconstruct_run(const sfq_work *work, sfq_student *student,
-                               const sfq_saliency *saliency, sfq_loss *held_out,
+                               const sfq_saliency *saliency, sfq_loss *held_out, int round,
                                sfq_reconstruct_report *out, sfq_error *err);
 uint64_t sfq_reconstruct_bytes(const sfq_work *work);
 

@@ -20,12 +20,8 @@ const char *sfq_saliency_name(sfq_saliency_kind kind);
 bool sfq_saliency_find(const char *name, sfq_saliency_kind *out);
 
 typedef struct sfq_layer_saliency {
-    float
-        *group; /* [KV] half the sum over sequences of the squared mask gradient (or the kind's) */
+    float *group;  /* [KV] Fisher: half the sum over sequences of the squared mask gradient */
     float *neuron; /* [F] */
-    /* Fisher only, for the terms between units (M3): mask gradients per sequence; else NULL */
-    float *group_grad;  /* [S, KV] */
-    float *neuron_grad; /* [S, F] */
     /* what the loss sees of each token: squared norm of the gradient of the sublayer's output, over
      * all tokens of the tune part in order; mean 1 (all 1 for kinds without gradients) */
     float *attn_weight; /* [T] */
@@ -43,6 +39,8 @@ typedef struct sfq_saliency {
 sfq_status sfq_score_run(sfq_saliency **out, const sfq_work *work, const sfq_student *student,
                          sfq_saliency_kind kind, int round, sfq_error *err);
 void sfq_saliency_close(sfq_saliency **saliency);
+/* Memory of the result, and of the result with all that making it takes, by options->saliency. */
+uint64_t sfq_saliency_bytes(const sfq_work *work);
 uint64_t sfq_score_bytes(const sfq_work *work);
 
 #endif
