@@ -90,9 +90,9 @@ SFQ_API sfq_status sfq_compress(const sfq_compress_options *options, sfq_compres
 
 typedef struct sfq_export_options {
     size_t struct_size;
-    const char *model;  /* artifact directory */
+    const char *model;  /* directory or Hub id, compressed or not */
     const char *output; /* directory; must not exist unless force */
-    const char *format; /* "dense" */
+    const char *format; /* "dense" (default) */
     int threads;
     bool force;
     sfq_hooks hooks;
@@ -105,6 +105,15 @@ typedef struct sfq_export_result {
     int heads, kv_heads, ffn; /* the uniform widths of the result */
     bool padded;              /* some layers were narrower and got zero units */
 } sfq_export_result;
+
+SFQ_API void sfq_export_options_default(sfq_export_options *options);
+
+/* Writes a plain 16-bit Hugging Face checkpoint that stock Transformers loads and that computes
+ * what the model does (its weights as they are decoded; activations are floats there). Checksums
+ * are verified first. On any failure the output path is as it was before. Codes: as opening a
+ * model, and ARGUMENT, CHECKSUM, EXISTS, NO_SPACE, INTERRUPTED. */
+SFQ_API sfq_status sfq_export(const sfq_export_options *options, sfq_export_result *out,
+                              sfq_error *err);
 
 #ifdef __cplusplus
 }

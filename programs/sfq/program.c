@@ -10,8 +10,8 @@
 #include <string.h>
 
 const cli_verb *const cli_verbs[] = {
-    &cli_verb_inspect, &cli_verb_compress, &cli_verb_eval, &cli_verb_run,
-    &cli_verb_bench,   &cli_verb_tokenize, &cli_verb_env,  NULL,
+    &cli_verb_inspect, &cli_verb_compress, &cli_verb_export, &cli_verb_eval, &cli_verb_run,
+    &cli_verb_bench,   &cli_verb_tokenize, &cli_verb_env,    NULL,
 };
 
 sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path, int threads,

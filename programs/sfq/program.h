@@ -29,6 +29,7 @@ extern const cli_verb cli_verb_bench;
 extern const cli_verb cli_verb_compress;
 extern const cli_verb cli_verb_env;
 extern const cli_verb cli_verb_eval;
+extern const cli_verb cli_verb_export;
 extern const cli_verb cli_verb_inspect;
 extern const cli_verb cli_verb_run;
 extern const cli_verb cli_verb_tokenize;

@@ -2,6 +2,7 @@
  * nothing unknown travels on, no pickle, no script. */
 #include "compress/copy.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -57,6 +58,27 @@ sfq_status sfq_copy_size(const char *from, uint64_t *bytes, sfq_error *err)
         *bytes += size;
     }
     return SFQ_OK;
+}
+
+sfq_status sfq_copy_room(const char *output, uint64_t bytes, sfq_error *err)
+{
+    size_t end = strlen(output);
+    while (end > 1 && output[end - 1] == '/')
+        end--;
+    while (end > 0 && output[end - 1] != '/')
+        end--;
+    char *parent = end == 0 ? sfq_mem_strdup(".") : sfq_mem_strndup(output, end);
+    if (parent == NULL)
+        return sfq_fail_memory(err, end, "a path");
+    uint64_t available = sfq_disk_available(parent);
+    sfq_mem_free(parent);
+    if (bytes <= available)
+        return SFQ_OK;
+    return sfq_fail_at(
+        err, SFQ_E_NO_SPACE, output, NULL,
+        "%s: %llu MiB are needed and %llu MiB are free; nothing was written; free some, or "
+        "write to another disk",
+        output, (unsigned long long)(bytes >> 20) + 1, (unsigned long long)(available >> 20));
 }
 
 /* An outdir knows plain names only; a file of a folder is made here, inside the temporary, which

@@ -485,28 +485,6 @@ void sfq_plan_free(sfq_plan **plan)
     *plan = NULL;
 }
 
-static sfq_status check_disk(const sfq_plan *plan, const char *output, sfq_error *err)
-{
-    size_t end = strlen(output);
-    while (end > 1 && output[end - 1] == '/')
-        end--;
-    while (end > 0 && output[end - 1] != '/')
-        end--;
-    char *parent = end == 0 ? sfq_mem_strdup(".") : sfq_mem_strndup(output, end);
-    if (parent == NULL)
-        return sfq_fail_memory(err, end, "a path");
-    uint64_t available = sfq_disk_available(parent);
-    sfq_mem_free(parent);
-    if (plan->disk_bytes <= available)
-        return SFQ_OK;
-    return sfq_fail_at(
-        err, SFQ_E_NO_SPACE, output, NULL,
-        "%s: %llu MiB are needed and %llu MiB are free; nothing was written; free some, or "
-        "write to another disk",
-        output, (unsigned long long)(plan->disk_bytes >> 20) + 1,
-        (unsigned long long)(available >> 20));
-}
-
 sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err)
 {
     uint64_t available = sfq_memory_available();
@@ -516,5 +494,5 @@ sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_erro
                         "need less",
                         (unsigned long long)(plan->memory_bytes >> 20) + 1,
                         (unsigned long long)(available >> 20));
-    return output != NULL ? check_disk(plan, output, err) : SFQ_OK;
+    return output != NULL ? sfq_copy_room(output, plan->disk_bytes, err) : SFQ_OK;
 }

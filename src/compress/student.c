@@ -19,64 +19,14 @@ struct sfq_student_memory {
     sfq_net net;
 };
 
-/* ---- which place belongs to a role ---- */
-
 static sfq_matrix *matrix_of(sfq_net *net, sfq_role role, int layer)
 {
-    sfq_layer_weights *w = layer >= 0 ? &net->layer[layer] : NULL;
-    switch (role) {
-    case SFQ_ROLE_WORD_EMBEDDING:
-        return &net->word;
-    case SFQ_ROLE_POSITION_EMBEDDING:
-        return &net->position;
-    case SFQ_ROLE_TYPE_EMBEDDING:
-        return &net->type;
-    case SFQ_ROLE_LM_HEAD:
-        return &net->lm_head;
-    case SFQ_ROLE_POOLER:
-        return &net->pooler;
-    case SFQ_ROLE_CLASSIFIER:
-        return &net->classifier;
-    case SFQ_ROLE_Q:
-        return &w->q;
-    case SFQ_ROLE_K:
-        return &w->k;
-    case SFQ_ROLE_V:
-        return &w->v;
-    case SFQ_ROLE_QKV:
-        return &w->qkv;
-    case SFQ_ROLE_O:
-        return &w->o;
-    case SFQ_ROLE_GATE:
-        return &w->gate;
-    case SFQ_ROLE_UP:
-        return &w->up;
-    case SFQ_ROLE_DOWN:
-        return &w->down;
-    default:
-        return NULL;
-    }
+    return (sfq_matrix *)sfq_net_matrix(net, role, layer); /* of our own memory */
 }
 
 static sfq_norm *norm_of(sfq_net *net, sfq_role role, int layer)
 {
-    sfq_layer_weights *w = layer >= 0 ? &net->layer[layer] : NULL;
-    switch (role) {
-    case SFQ_ROLE_EMBEDDING_NORM:
-        return &net->embedding_norm;
-    case SFQ_ROLE_FINAL_NORM:
-        return &net->final_norm;
-    case SFQ_ROLE_ATTN_NORM:
-        return &w->attn_norm;
-    case SFQ_ROLE_FFN_NORM:
-        return &w->ffn_norm;
-    case SFQ_ROLE_Q_NORM:
-        return &w->q_norm;
-    case SFQ_ROLE_K_NORM:
-        return &w->k_norm;
-    default:
-        return NULL;
-    }
+    return (sfq_norm *)sfq_net_norm(net, role, layer);
 }
 
 /* ---- layout ---- */
@@ -311,8 +261,6 @@ void sfq_student_close(sfq_student **student)
 
 sfq_matrix *sfq_student_matrix(sfq_student *student, sfq_role role, int layer)
 {
-    if (layer >= student->arch->layers || sfq_role_is_block(role) != (layer >= 0))
-        return NULL;
     if (role == SFQ_ROLE_LM_HEAD && student->arch->tied_head)
         return NULL; /* the word table has that role, too */
     sfq_matrix *m = matrix_of(student->net, role, layer);
@@ -321,9 +269,6 @@ sfq_matrix *sfq_student_matrix(sfq_student *student, sfq_role role, int layer)
 
 sfq_norm *sfq_student_norm(sfq_student *student, sfq_role role, int layer)
 {
-    bool inside = role != SFQ_ROLE_EMBEDDING_NORM && role != SFQ_ROLE_FINAL_NORM;
-    if (layer >= student->arch->layers || inside != (layer >= 0))
-        return NULL;
     sfq_norm *norm = norm_of(student->net, role, layer);
     return norm != NULL && norm->gain != NULL ? norm : NULL;
 }

@@ -50,6 +50,15 @@ sfq_status sfq_hf_layer_dims(sfq_layer_dims *dims, const sfq_hf_config *config,
  * where widths differ). *out is freed with json_decref. */
 sfq_status sfq_artifact_config(json_t **out, const sfq_hf_config *original,
                                const sfq_artifact_info *info, sfq_error *err);
+/* Widths that the stock configuration class of the family can name, at least *dims: raises them
+ * where it must. All heads of a model without a head_dim of its own, a head count that divides the
+ * hidden size where the class demands that, no width of 0. */
+void sfq_artifact_stock_dims(sfq_layer_dims *dims, const sfq_hf_config *config);
+/* config.json of a plain checkpoint with the same widths in every layer: the original object
+ * without what describes an artifact. wide: some weights are F32 because they overflow F16, so a
+ * dtype of float16 becomes float32. *out is freed with json_decref. */
+sfq_status sfq_artifact_dense_config(json_t **out, const sfq_hf_config *original,
+                                     const sfq_layer_dims *dims, bool wide, sfq_error *err);
 /* An object as the text of a config.json: keys sorted at every level, two spaces, a newline behind;
  * the same bytes for equal objects. Adds to *text. */
 sfq_status sfq_artifact_text(sfq_buf *text, const json_t *object, sfq_error *err);

@@ -7,6 +7,7 @@
 #include "format/hf_parts.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { TEXT_MAX = 16 << 20, DIGITS_MIN = 15, DIGITS_MAX = 17 };
 
@@ -116,6 +117,64 @@ sfq_status sfq_artifact_config(json_t **out, const sfq_hf_config *original,
     SFQ_DO(put_layers(q, info, err));
     SFQ_DO(put_specs(q, info, err));
     SFQ_DO(put_exceptions(root, original, info, err));
+    *out = root;
+    root = NULL;
+done:
+    json_decref(root);
+    return status;
+}
+
+/* ---- back to a plain checkpoint ---- */
+
+void sfq_artifact_stock_dims(sfq_layer_dims *dims, const sfq_hf_config *c)
+{
+    const sfq_hf_family *f = sfq_hf_family_find(c->model_type);
+    const int64_t share = c->heads / c->kv_heads;
+    dims->ffn = dims->ffn > 0 ? dims->ffn : 1;
+    dims->kv_heads = dims->kv_heads > 0 ? dims->kv_heads : 1;
+    if (f == NULL || f->kv_default < 0) {
+        dims->kv_heads = c->kv_heads;
+    } else if (f->heads_divide_hidden) {
+        while (dims->kv_heads < c->kv_heads && c->hidden % (dims->kv_heads * share) != 0)
+            dims->kv_heads++; /* the original's count divides it */
+    }
+    dims->heads = dims->kv_heads * share;
+}
+
+static sfq_status put_dense(json_t *root, const sfq_hf_config *c, const sfq_layer_dims *dims,
+                            sfq_error *err)
+{
+    const sfq_hf_family *f = sfq_hf_family_find(c->model_type);
+    if (f == NULL)
+        return SFQ_OK;
+    SFQ_TRY(put_size(root, f->heads, (size_t)dims->heads, err));
+    SFQ_TRY(put_size(root, f->ffn, (size_t)dims->ffn, err));
+    if (f->kv_default < 0)
+        return SFQ_OK;
+    SFQ_TRY(put_size(root, "num_key_value_heads", (size_t)dims->kv_heads, err));
+    /* absent it would be the hidden size over the new number of heads */
+    return put_size(root, "head_dim", (size_t)c->head_dim, err);
+}
+
+sfq_status sfq_artifact_dense_config(json_t **out, const sfq_hf_config *original,
+                                     const sfq_layer_dims *dims, bool wide, sfq_error *err)
+{
+    static const char *const dropped[] = {"quantization_config", "per_layer_config",
+                                          "allow_global_per_layer_attribute_access"};
+    static const char *const dtypes[] = {"dtype", "torch_dtype"}; /* Transformers v5, v4 */
+    json_t *root = json_deep_copy(original->root);
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    if (!root)
+        return sfq_fail_memory(err, sizeof root, "config.json");
+    for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
+        json_object_del(root, dropped[i]);
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes && wide; i++) {
+        const char *dtype = json_string_value(json_object_get(root, dtypes[i]));
+        if (dtype != NULL && strcmp(dtype, "float16") == 0)
+            SFQ_DO(put(root, dtypes[i], json_string("float32"), err));
+    }
+    SFQ_DO(put_dense(root, original, dims, err));
     *out = root;
     root = NULL;
 done:

@@ -107,7 +107,5 @@ void sfq_kv_advance(sfq_kv *kv, size_t count);
 sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err);
 /* Sums of the tables' rows into x [T, C], normed or not. */
 void sfq_embed_batch(sfq_exec *e, const sfq_batch *batch, float *x, bool normed);
-/* One row of a table (word, position, type), dense or packed: y [K]. */
-void sfq_table_row(const sfq_kernels *kernels, const sfq_matrix *table, size_t row, float *y);
 
 #endif

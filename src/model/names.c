@@ -270,7 +270,8 @@ static sfq_status sfq_prove_module(sfq_module *m, bool bias_expected, const sfq_
 
 /* ---- the list ---- */
 
-/* A row of a layer or of the outside; appends a module where the model has one. */
+/* A row of a layer or of the outside; appends a module where the model has one. Without a
+ * checkpoint there is nothing to prove. */
 static sfq_status sfq_add_module(sfq_module_list *list, const sfq_arch *a,
                                  const sfq_name_table *table, const char *prefix,
                                  const sfq_name_row *row, int layer, const sfq_checkpoint *ck,
@@ -288,7 +289,7 @@ static sfq_status sfq_add_module(sfq_module_list *list, const sfq_arch *a,
     m.name = sfq_expand(row->outside ? "" : prefix, row->name, layer);
     if (!m.name)
         return sfq_fail_memory(err, strlen(row->name), "module name");
-    bool counts = sfq_bias_counts(m.role, s.bias, artifact);
+    bool counts = ck && sfq_bias_counts(m.role, s.bias, artifact);
     if (!s.wanted && !(counts && sfq_module_bias(&m, ck))) {
         sfq_mem_free(m.name);
         return SFQ_OK;
@@ -296,7 +297,8 @@ static sfq_status sfq_add_module(sfq_module_list *list, const sfq_arch *a,
     sfq_module *slot = &list->public.items[list->public.count++];
     *slot = m;
     list->by_role[(size_t)(layer + 1) * SFQ_ROLE_COUNT + row->role] = slot;
-    return sfq_prove_module(slot, s.bias, ck, artifact, err);
+    slot->bias = s.bias;
+    return ck ? sfq_prove_module(slot, s.bias, ck, artifact, err) : SFQ_OK;
 }
 
 static int sfq_compare_modules(const void *a, const void *b)
@@ -416,12 +418,9 @@ static sfq_status sfq_prove_all(const sfq_module_list *list, const sfq_name_tabl
 }
 
 static sfq_status sfq_fill(sfq_module_list *list, const sfq_arch *a, const sfq_name_table *table,
-                           const sfq_checkpoint *ck, const sfq_artifact_info *artifact,
-                           sfq_error *err)
+                           const char *prefix, const sfq_checkpoint *ck,
+                           const sfq_artifact_info *artifact, sfq_error *err)
 {
-    const char *prefix = sfq_resolve_prefix(table, ck);
-    if (!prefix)
-        return sfq_fail_memory(err, strlen(table->prefix), "module name");
     size_t first = 0, end = 0; /* the rows of a layer lie together */
     while (!strchr(table->rows[first].name, '#'))
         first++;
@@ -441,10 +440,13 @@ static sfq_status sfq_fill(sfq_module_list *list, const sfq_arch *a, const sfq_n
     return SFQ_OK;
 }
 
-sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
-                            const sfq_artifact_info *artifact, sfq_error *err)
+/* All modules; proved, or only listed. */
+static sfq_status sfq_modules_make(sfq_modules **out, const sfq_arch *arch,
+                                   const sfq_checkpoint *ck, const sfq_artifact_info *artifact,
+                                   bool prove, sfq_error *err)
 {
     const sfq_name_table *table = sfq_name_table_of(arch->family);
+    const char *prefix = sfq_resolve_prefix(table, ck);
     sfq_status status = SFQ_OK;
     size_t most = ((size_t)arch->layers + 1) * SFQ_ROLE_COUNT;
     sfq_modules *owner = NULL;
@@ -461,13 +463,30 @@ sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_c
         status = sfq_fail_memory(err, most * sizeof(sfq_module), "modules");
         goto done;
     }
-    SFQ_DO(sfq_fill(list, arch, table, ck, artifact, err));
-    SFQ_DO(sfq_prove_all(list, table, arch, ck, artifact, err));
+    if (!prefix) {
+        status = sfq_fail_memory(err, strlen(table->prefix), "module name");
+        goto done;
+    }
+    SFQ_DO(sfq_fill(list, arch, table, prefix, prove ? ck : NULL, artifact, err));
+    if (prove)
+        SFQ_DO(sfq_prove_all(list, table, arch, ck, artifact, err));
     *out = owner;
     owner = NULL;
 done:
     sfq_modules_close(&owner);
     return status;
+}
+
+sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
+                            const sfq_artifact_info *artifact, sfq_error *err)
+{
+    return sfq_modules_make(out, arch, ck, artifact, true, err);
+}
+
+sfq_status sfq_modules_list(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
+                            sfq_error *err)
+{
+    return sfq_modules_make(out, arch, ck, NULL, false, err);
 }
 
 void sfq_modules_close(sfq_modules **modules)

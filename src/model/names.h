@@ -55,6 +55,10 @@ typedef struct sfq_modules {
  * tensor. artifact NULL: dense. */
 sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
                             const sfq_artifact_info *artifact, sfq_error *err);
+/* The modules that a dense checkpoint of this arch has, for whoever writes one; nothing is proved.
+ * Named as ck's are: with the family's prefix or without. */
+sfq_status sfq_modules_list(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
+                            sfq_error *err);
 void sfq_modules_close(sfq_modules **modules);
 const sfq_module *sfq_modules_find(const sfq_modules *modules, sfq_role role, int layer);
 /* NAME.weight and NAME.bias of a module (old BERT files call a norm's .gamma and .beta); NULL where

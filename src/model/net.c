@@ -145,25 +145,17 @@ static sfq_status sfq_bind_matrix(sfq_binder *b, sfq_role role, int layer, sfq_m
     return SFQ_OK;
 }
 
-static sfq_status sfq_bind_layer(sfq_binder *b, int layer, sfq_layer_weights *w)
+static sfq_status sfq_bind_layer(sfq_binder *b, int layer)
 {
-    const struct {
-        sfq_role role;
-        sfq_matrix *out;
-    } matrices[] = {{SFQ_ROLE_Q, &w->q},     {SFQ_ROLE_K, &w->k},      {SFQ_ROLE_V, &w->v},
-                    {SFQ_ROLE_QKV, &w->qkv}, {SFQ_ROLE_O, &w->o},      {SFQ_ROLE_GATE, &w->gate},
-                    {SFQ_ROLE_UP, &w->up},   {SFQ_ROLE_DOWN, &w->down}};
-    const struct {
-        sfq_role role;
-        sfq_norm *out;
-    } norms[] = {{SFQ_ROLE_ATTN_NORM, &w->attn_norm},
-                 {SFQ_ROLE_FFN_NORM, &w->ffn_norm},
-                 {SFQ_ROLE_Q_NORM, &w->q_norm},
-                 {SFQ_ROLE_K_NORM, &w->k_norm}};
-    for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++)
-        SFQ_TRY(sfq_bind_matrix(b, matrices[i].role, layer, matrices[i].out));
-    for (size_t i = 0; i < sizeof(norms) / sizeof(norms[0]); i++)
-        SFQ_TRY(sfq_bind_norm(b, norms[i].role, layer, norms[i].out));
+    sfq_net *net = &b->net->public;
+    for (sfq_role role = 0; role < SFQ_ROLE_COUNT; role++) {
+        sfq_matrix *matrix = (sfq_matrix *)sfq_net_matrix(net, role, layer);
+        sfq_norm *norm = (sfq_norm *)sfq_net_norm(net, role, layer);
+        if (matrix)
+            SFQ_TRY(sfq_bind_matrix(b, role, layer, matrix));
+        if (norm)
+            SFQ_TRY(sfq_bind_norm(b, role, layer, norm));
+    }
     return SFQ_OK;
 }
 
@@ -176,7 +168,7 @@ static sfq_status sfq_bind_all(sfq_binder *b)
     SFQ_TRY(sfq_bind_matrix(b, SFQ_ROLE_TYPE_EMBEDDING, -1, &net->type));
     SFQ_TRY(sfq_bind_norm(b, SFQ_ROLE_EMBEDDING_NORM, -1, &net->embedding_norm));
     for (int i = 0; i < a->layers; i++)
-        SFQ_TRY(sfq_bind_layer(b, i, &net->layer[i]));
+        SFQ_TRY(sfq_bind_layer(b, i));
     SFQ_TRY(sfq_bind_norm(b, SFQ_ROLE_FINAL_NORM, -1, &net->final_norm));
     SFQ_TRY(sfq_bind_matrix(b, SFQ_ROLE_POOLER, -1, &net->pooler));
     SFQ_TRY(sfq_bind_matrix(b, SFQ_ROLE_CLASSIFIER, -1, &net->classifier));
@@ -229,4 +221,75 @@ void sfq_net_close(sfq_net **net)
     sfq_arena_close(&owner->arena);
     sfq_mem_free(owner);
     *net = NULL;
+}
+
+/* ---- places by role ---- */
+
+static const sfq_matrix *sfq_matrix_of_layer(const sfq_layer_weights *w, sfq_role role)
+{
+    switch (role) {
+    case SFQ_ROLE_Q:
+        return &w->q;
+    case SFQ_ROLE_K:
+        return &w->k;
+    case SFQ_ROLE_V:
+        return &w->v;
+    case SFQ_ROLE_QKV:
+        return &w->qkv;
+    case SFQ_ROLE_O:
+        return &w->o;
+    case SFQ_ROLE_GATE:
+        return &w->gate;
+    case SFQ_ROLE_UP:
+        return &w->up;
+    case SFQ_ROLE_DOWN:
+        return &w->down;
+    default:
+        return NULL;
+    }
+}
+
+const sfq_matrix *sfq_net_matrix(const sfq_net *net, sfq_role role, int layer)
+{
+    if (layer >= 0)
+        return layer < net->arch->layers ? sfq_matrix_of_layer(&net->layer[layer], role) : NULL;
+    switch (role) {
+    case SFQ_ROLE_WORD_EMBEDDING:
+        return &net->word;
+    case SFQ_ROLE_POSITION_EMBEDDING:
+        return &net->position;
+    case SFQ_ROLE_TYPE_EMBEDDING:
+        return &net->type;
+    case SFQ_ROLE_LM_HEAD:
+        return &net->lm_head;
+    case SFQ_ROLE_POOLER:
+        return &net->pooler;
+    case SFQ_ROLE_CLASSIFIER:
+        return &net->classifier;
+    default:
+        return NULL;
+    }
+}
+
+const sfq_norm *sfq_net_norm(const sfq_net *net, sfq_role role, int layer)
+{
+    if (layer >= net->arch->layers)
+        return NULL;
+    const sfq_layer_weights *w = layer >= 0 ? &net->layer[layer] : NULL;
+    switch (role) {
+    case SFQ_ROLE_EMBEDDING_NORM:
+        return w ? NULL : &net->embedding_norm;
+    case SFQ_ROLE_FINAL_NORM:
+        return w ? NULL : &net->final_norm;
+    case SFQ_ROLE_ATTN_NORM:
+        return w ? &w->attn_norm : NULL;
+    case SFQ_ROLE_FFN_NORM:
+        return w ? &w->ffn_norm : NULL;
+    case SFQ_ROLE_Q_NORM:
+        return w ? &w->q_norm : NULL;
+    case SFQ_ROLE_K_NORM:
+        return w ? &w->k_norm : NULL;
+    default:
+        return NULL;
+    }
 }

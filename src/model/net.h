@@ -48,4 +48,11 @@ sfq_status sfq_net_open(sfq_net **out, const sfq_arch *arch, const sfq_modules *
                         const sfq_hooks *hooks, sfq_error *err);
 void sfq_net_close(sfq_net **net);
 
+/* The place of a role in a net, absent matrices (n = 0) and norms (gain NULL) included; NULL where
+ * the role is none of its kind, or the layer none of the role's (-1: outside the layers). */
+const sfq_matrix *sfq_net_matrix(const sfq_net *net, sfq_role role, int layer);
+const sfq_norm *sfq_net_norm(const sfq_net *net, sfq_role role, int layer);
+/* One row of a table or matrix, dense or packed, as float: y [K]. */
+void sfq_table_row(const sfq_kernels *kernels, const sfq_matrix *table, size_t row, float *y);
+
 #endif

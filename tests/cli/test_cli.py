@@ -25,7 +25,7 @@ SFQ = os.environ.get("SFQ", str(ROOT / "build/bin/sfq"))
 BUILD = pathlib.Path(os.environ.get("SFQ_BUILD", ROOT / "build"))
 NOVELS = str(ROOT / "models/novels-5m")
 SST2 = str(ROOT / "models/sst2-tiny")
-VERBS = "inspect compress eval run bench tokenize env".split()
+VERBS = "inspect compress export eval run bench tokenize env".split()
 
 
 def sfq(*words, stdin=b"", env=None, cwd=None):
@@ -124,7 +124,7 @@ class Usage(Case):
         self.assertEqual(len(err.splitlines()), 1)
 
     def test_later_stages_do_not_exist(self):
-        for verb in "resize report serve export".split():
+        for verb in "resize report serve".split():
             self.refused(2, verb, says=["no verb"])
         for option in "--target-size --target-speedup".split():
             self.refused(2, "compress", NOVELS, option, "1", says=[option])
@@ -191,6 +191,18 @@ class Json(Case):
             self.assertEqual((layer["heads"], layer["kv_heads"], layer["ffn"]), (8, 4, 768))
             self.assertEqual(layer["bits"], 16)
         self.assertEqual(self.object("inspect", SST2, "--verify")["verified"], True)
+
+    def test_export(self):
+        out = self.scratch / "plain"
+        value = self.object("export", SST2, "-o", str(out), "--format", "dense")
+        self.keys(value, "output bytes parameters format padded heads kv_heads ffn")
+        self.assertEqual(value["output"], str(out))
+        self.assertEqual(value["bytes"], (out / "model.safetensors").stat().st_size)
+        layer = self.object("inspect", str(out))["layers"][0]
+        self.assertEqual(value["ffn"], layer["ffn"])
+        self.assertIs(value["padded"], False)
+        self.refused(2, "export", SST2, "-o", str(out), says=["exists"])
+        self.refused(2, "export", SST2, "-o", "x", "--format", "gguf", says=["not write"])
 
     def test_run(self):
         value = self.object("run", NOVELS, "-p", "It was a dark and", "-n", "12", "--ignore-eos")

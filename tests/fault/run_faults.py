@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the command line with one fault after the other and checks what a user would see.
 
-usage: run_faults.py alloc|io|kill|verbs SFQ-FAULT MODEL
+usage: run_faults.py alloc|io|kill|verbs|export SFQ-FAULT MODEL
 
 SFQ-FAULT is sfq linked with seam.c, MODEL a small model directory. After every failure: the right
 exit status, one error line, no signal, the output as before or complete, no temporary. Standard
@@ -75,6 +75,7 @@ class Place:
 class Faults:
     def __init__(self, exe, model, root):
         self.exe, self.model, self.root = exe, model, root
+        self.writer = ["compress", model, "--prune", "0", "--steps", "0"]
         self.local = threading.local()
         self.lock = threading.Lock()
         self.places = 0
@@ -112,9 +113,9 @@ class Faults:
         rows = (line.split() for line in place.count.read_text().splitlines())
         return result, {name: int(n) for name, n in rows}
 
-    def compress_words(self, force):
-        words = ["compress", self.model, "-o", self.place().out, "--prune", "0", "--steps", "0",
-                 "--threads", "1", "--quiet"]
+    def words(self, force):
+        """Of the verb that writes a directory."""
+        words = [*self.writer, "-o", self.place().out, "--threads", "1", "--quiet"]
         return words + ["--force"] if force else words
 
     def prepare(self, old):
@@ -130,7 +131,7 @@ class Faults:
     def reference(self, old):
         """Counts of a run without a fault; its output is what every complete output must be."""
         self.prepare(old)
-        result, counts = self.call("", self.compress_words(old))
+        result, counts = self.call("", self.words(old))
         if result is None or result.returncode != 0 or counts is None:
             sys.exit(f"run_faults: the run without a fault failed: {result}")
         self.complete = content(self.place().out)
@@ -148,11 +149,11 @@ class Faults:
         if result.returncode > 0 and (len(lines) != 1 or not lines[0].startswith("sfq: ")):
             self.problem(f"{name}: not one error line", result)
 
-    def one_compress(self, fault, allowed, old):
-        """Compresses under one fault."""
+    def one_write(self, fault, allowed, old):
+        """Writes the output under one fault."""
         name = f"{fault}{' over an old output' if old else ''}"
         before = self.prepare(old)
-        result, counts = self.call(fault, self.compress_words(old))
+        result, counts = self.call(fault, self.words(old))
         if result is None:
             return
         self.check_failure(name, result, allowed)
@@ -164,7 +165,7 @@ class Faults:
         if now != (self.complete if result.returncode == 0 else before):
             self.problem(f"{name}: the output is neither as before nor complete", result)
         if self.place().others() and old and result.returncode == 0:
-            self.call("", self.compress_words(True))  # what was replaced could not be removed
+            self.call("", self.words(True))  # what was replaced could not be removed
         if self.place().others():
             self.problem(f"{name}: left {self.place().others()}", result)
         with self.lock:
@@ -173,7 +174,7 @@ class Faults:
     def one_kill(self, fault, old):
         """Killed in the middle: the old or the new one is there, the next run cleans up."""
         before = self.prepare(old)
-        result, counts = self.call(fault, self.compress_words(old))
+        result, counts = self.call(fault, self.words(old))
         if result is None:
             return
         if result.returncode != -9 or counts is not None:
@@ -181,7 +182,7 @@ class Faults:
         now = content(self.place().out)
         if now not in (before, self.complete):
             self.problem(f"{fault}: the output is half written", result)
-        result, _ = self.call("", self.compress_words(True))
+        result, _ = self.call("", self.words(True))
         if result is not None and (result.returncode != 0 or
                                    content(self.place().out) != self.complete):
             self.problem(f"{fault}: the next run failed", result)
@@ -206,8 +207,8 @@ class Faults:
 def alloc_part(faults, submit):
     counts = faults.reference(False)
     for n in points(counts["alloc"], DENSE, SPREAD):
-        submit(faults.one_compress, f"alloc:{n}", {MEMORY, 0}, False)
-        submit(faults.one_compress, f"alloc+:{n}", {MEMORY, 0}, False)
+        submit(faults.one_write, f"alloc:{n}", {MEMORY, 0}, False)
+        submit(faults.one_write, f"alloc+:{n}", {MEMORY, 0}, False)
 
 
 def io_part(faults, submit):
@@ -215,9 +216,9 @@ def io_part(faults, submit):
         counts = faults.reference(old)
         for op, errno, allowed in IO_FAULTS:
             for n in points(counts[op.rstrip("+")], IO_DENSE, IO_SPREAD):
-                submit(faults.one_compress, f"{op}:{n}:{errno}", allowed, old)
+                submit(faults.one_write, f"{op}:{n}:{errno}", allowed, old)
         for fault in ("short-read", "short-write", "short-read,short-write"):
-            submit(faults.one_compress, fault, {0}, old)
+            submit(faults.one_write, fault, {0}, old)
 
 
 def kill_part(faults, submit):
@@ -245,7 +246,19 @@ def verbs_part(faults, submit):
                 submit(faults.one_verb, f"{op}:{n}", words, result.stdout)
 
 
-PARTS = {"alloc": alloc_part, "io": io_part, "kill": kill_part, "verbs": verbs_part}
+def export_part(faults, submit):
+    """The other verb that writes a directory, under everything that compress goes through."""
+    faults.reference(False)
+    artifact = faults.root / "artifact"
+    shutil.copytree(faults.place().out, artifact)
+    faults.writer = ["export", artifact]
+    alloc_part(faults, submit)
+    io_part(faults, submit)
+    kill_part(faults, submit)
+
+
+PARTS = {"alloc": alloc_part, "io": io_part, "kill": kill_part, "verbs": verbs_part,
+         "export": export_part}
 
 
 def main():
