@@ -11,8 +11,8 @@
 #include "kernels/linalg.h"
 
 enum {
-    GRAD_ROWS = 256,  /* rows of W in a block; a multiple of SFQ_PANEL_N */
-    BIAS_COLUMNS = 64 /* outputs of an item */
+    GRAD_ROWS = 256,   /* rows of W in a block; a multiple of SFQ_PANEL_N */
+    BIAS_COLUMNS = 192 /* outputs of an item */
 };
 
 typedef struct linear_block {
