@@ -212,6 +212,14 @@ static void test_large_text(void **state)
     }
     for (size_t k = 0; k < 3; k++)
         assert_in_range(thirds[k], 12, 28);
+    sfq_calibration_close(&c);
+    b.o.calib_tokens = 0;
+    b.o.calib_fraction = 0.2; /* half of the text is looked at */
+    b.o.pick = "random";
+    assert_ok(make(&b, &c));
+    check_sequences(&b, c);
+    assert_near(c->fraction, 0.2, 1e-4);
+    assert_in_range(c->scanned, c->available * 48 / 100 / 64, c->available / 128);
     sfq_tokenizer_close(&tokenizer);
     sfq_calibration_close(&c);
     bench_close(&b);
@@ -404,9 +412,9 @@ static void test_self(void **state)
     bench_close(&b);
 }
 
-/* What it writes follows its own distribution: the mean cross-entropy of its text under itself is
- * near the entropy, far below that of random tokens (log 4096 = 8.3). */
-static void test_self_is_likely(void **state)
+/* What it writes follows its own distribution: the mean cross-entropy of its text is the mean
+ * entropy of its answers, up to the noise of 550 tokens. */
+static void test_self_follows_the_model(void **state)
 {
     (void)state;
     bench b;
@@ -415,8 +423,9 @@ static void test_self_is_likely(void **state)
     sfq_token_batch batch = {0};
     const float *hidden;
     static float logits[4096];
-    double sum = 0;
-    size_t scored = 0;
+    double sum = 0, entropy = 0;
+    size_t scored = 0, different = 0, unlikely = 0;
+    bool seen[4096] = {false};
     bench_open(&b, LM, 2);
     b.o.calib_tokens = 64 * 10;
     assert_ok(make(&b, &c));
@@ -424,6 +433,20 @@ static void test_self_is_likely(void **state)
     for (size_t i = 0; i < c->count; i++)
         assert_ok(sfq_token_batch_take(&batch, c, i, &err));
     assert_ok(sfq_forward(exec, &batch.batch, &hidden, NULL, NULL, &err));
+    for (size_t t = 0; t < c->offset[c->count]; t++) {
+        different += !seen[c->ids[t]];
+        seen[c->ids[t]] = true;
+    }
+    assert_true(different > 200);
+    for (size_t i = 0; i < c->count; i++) { /* every other one begins with a random token */
+        size_t t = c->offset[i];
+        double total = 0;
+        assert_ok(sfq_forward_logits(exec, hidden, &t, 1, logits, &err));
+        for (size_t v = 0; v < 4096; v++)
+            total += exp((double)logits[v]);
+        unlikely += exp((double)logits[c->ids[t + 1]]) < 2e-4 * total;
+    }
+    assert_in_range(unlikely, 3, 7);
     for (size_t i = 0; i < c->count; i++)
         for (size_t t = c->offset[i] + 8; t + 1 < c->offset[i + 1]; t++) {
             double total = 0;
@@ -431,23 +454,75 @@ static void test_self_is_likely(void **state)
             for (size_t v = 0; v < 4096; v++)
                 total += exp((double)logits[v]);
             sum += log(total) - (double)logits[c->ids[t + 1]];
+            for (size_t v = 0; v < 4096; v++)
+                entropy += exp((double)logits[v]) / total * (log(total) - (double)logits[v]);
             scored++;
         }
-    assert_true(sum / (double)scored > 1.5 && sum / (double)scored < 6);
+    assert_in_range(scored, 500, 570);
+    assert_near(sum / (double)scored, entropy / (double)scored, 0.4);
     sfq_exec_close(&exec);
     sfq_token_batch_free(&batch);
     sfq_calibration_close(&c);
     bench_close(&b);
 }
 
+/* Begin and end as the model has them: here two frequent words play the parts. */
+static void test_self_ends(void **state)
+{
+    (void)state;
+    bench b;
+    sfq_calibration *c = NULL;
+    sfq_tokenizer *tokenizer = NULL;
+    bench_open(&b, LM, 1);
+    assert_ok(sfq_tokenizer_open(&tokenizer, LM, &err));
+    sfq_arch *arch = b.source->arch;
+    int32_t end = arch->eos[0] = sfq_tokenizer_find(tokenizer, ",");
+    int32_t begin = arch->bos = sfq_tokenizer_find(tokenizer, "\xc4\xa0the");
+    assert_true(begin >= 0 && end >= 0);
+    arch->eos_count = 1;
+    b.o.calib_tokens = 64 * 30;
+    assert_ok(make(&b, &c));
+    assert_in_range(sfq_calibration_tokens(c), 64 * 30 - 15, 64 * 30);
+    size_t ended = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        size_t n = c->offset[i + 1] - c->offset[i];
+        const int32_t *ids = c->ids + c->offset[i];
+        assert_int_equal(ids[0], begin);
+        for (size_t t = 1; t < n; t++) {
+            assert_true(ids[t] != begin);
+            assert_true(ids[t] != end || (t + 1 == n && t >= 16));
+        }
+        ended += ids[n - 1] == end;
+    }
+    assert_true(ended > 20 && c->count > 35);
+    sfq_calibration_close(&c);
+    arch->bos = -1; /* without a begin-of-text token every sequence begins at random */
+    assert_ok(make(&b, &c));
+    bool first[4096] = {false};
+    size_t firsts = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        firsts += !first[c->ids[c->offset[i]]];
+        first[c->ids[c->offset[i]]] = true;
+    }
+    assert_true(firsts + 3 >= c->count);
+    sfq_calibration_close(&c);
+    sfq_tokenizer_close(&tokenizer);
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small_text),       cmocka_unit_test(test_large_text),
-        cmocka_unit_test(test_threads_and_seed), cmocka_unit_test(test_encoder),
-        cmocka_unit_test(test_poor_text),        cmocka_unit_test(test_repeated_text),
-        cmocka_unit_test(test_put_test),         cmocka_unit_test(test_self),
-        cmocka_unit_test(test_self_is_likely),
+        cmocka_unit_test(test_small_text),
+        cmocka_unit_test(test_large_text),
+        cmocka_unit_test(test_threads_and_seed),
+        cmocka_unit_test(test_encoder),
+        cmocka_unit_test(test_poor_text),
+        cmocka_unit_test(test_repeated_text),
+        cmocka_unit_test(test_put_test),
+        cmocka_unit_test(test_self),
+        cmocka_unit_test(test_self_follows_the_model),
+        cmocka_unit_test(test_self_ends),
     };
     return cmocka_run_group_tests_name("calibration_text", tests, NULL, NULL);
 }
