@@ -364,8 +364,8 @@ static void test_token_batch(void **state)
 {
     (void)state;
     sfq_token_batch b = {0};
-    int32_t ids[300], types[300];
-    for (int i = 0; i < 300; i++) {
+    int32_t ids[400], types[400];
+    for (int i = 0; i < 400; i++) {
         ids[i] = i;
         types[i] = i % 2;
     }
