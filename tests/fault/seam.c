@@ -199,24 +199,28 @@ static size_t half(size_t n, bool cut)
     return cut && n > 1 ? n / 2 : n;
 }
 
-/* ---- the library whose allocations do not count ---- */
+/* ---- libraries whose allocations do not fail: they end the process then ---- */
 
-static uintptr_t exempt_begin;
-static uintptr_t exempt_end;
+static const char *const exempt_names[] = {"libpopt.so", "libblis.so"};
+
+enum { EXEMPT = sizeof exempt_names / sizeof *exempt_names };
+
+static struct {
+    uintptr_t begin, end;
+} exempt[EXEMPT];
 
 static int find_exempt(struct dl_phdr_info *info, size_t size, void *data)
 {
     (void)size, (void)data;
-    if (strstr(info->dlpi_name, "libpopt.so") == NULL)
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
-        if (part->p_type != PT_LOAD || (part->p_flags & PF_X) == 0)
-            continue;
-        exempt_begin = (uintptr_t)(info->dlpi_addr + part->p_vaddr);
-        exempt_end = exempt_begin + part->p_memsz;
-    }
-    return 1;
+    for (int name = 0; name < EXEMPT; name++)
+        for (int i = 0; strstr(info->dlpi_name, exempt_names[name]) && i < info->dlpi_phnum; i++) {
+            const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+            if (part->p_type != PT_LOAD || (part->p_flags & PF_X) == 0)
+                continue;
+            exempt[name].begin = (uintptr_t)(info->dlpi_addr + part->p_vaddr);
+            exempt[name].end = exempt[name].begin + part->p_memsz;
+        }
+    return 0;
 }
 
 /* ---- start and end of a program that the environment drives ---- */
@@ -285,7 +289,10 @@ extern void __libc_free(void *p);
 static bool denied(const void *caller)
 {
     uintptr_t at = (uintptr_t)caller;
-    return (at < exempt_begin || at >= exempt_end) && fault(OP_ALLOC) != 0;
+    for (int i = 0; i < EXEMPT; i++)
+        if (at >= exempt[i].begin && at < exempt[i].end)
+            return false;
+    return fault(OP_ALLOC) != 0;
 }
 
 void *malloc(size_t n)
