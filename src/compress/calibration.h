@@ -30,7 +30,8 @@ sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source,
                                 int index, int stages, sfq_error *err);
 void sfq_calibration_close(sfq_calibration **calibration);
 uint64_t sfq_calibration_tokens(const sfq_calibration *calibration);
-/* Upper bounds before anything is read or run: sequences and tokens, for estimates. */
+/* About how many, from above, before anything is run: sequences and tokens. Data is opened for it
+ * and a sample is tokenized, so what cannot serve fails here already. */
 sfq_status sfq_calibration_estimate(const sfq_source *source, const sfq_compress_options *options,
                                     uint64_t *sequences, uint64_t *tokens, sfq_error *err);
 

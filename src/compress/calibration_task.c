@@ -9,6 +9,7 @@
 #include "data/task.h"
 #include "text/unicode.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* ---- what two texts have in common that say the same ---- */
@@ -121,17 +122,12 @@ static bool has_pairs(const sfq_dataset *data)
     return true;
 }
 
-static sfq_status read_sequences(sfq_calib_run *run, const sfq_dataset *data, sfq_error *err)
+/* The first `scan` sequences in random order. */
+static sfq_status read_first(sfq_calib_run *run, const sfq_dataset *data, bool halves, size_t count,
+                             uint64_t scan, sfq_error *err)
 {
-    bool halves = run->source->arch->head == SFQ_MODEL_HEAD_EMBEDDING && has_pairs(data);
-    size_t count = halves ? 2 * data->count : data->count;
     sfq_drawn *order = NULL;
     sfq_status status = SFQ_OK;
-    run->available = count;
-    SFQ_TRY(sfq_calib_quota(run->options, count, &run->budget, err));
-    uint64_t scan = run->curated ? SFQ_CALIB_SCAN * run->budget : run->budget;
-    scan = scan < count ? scan : count;
-    run->total = sfq_calib_scores(run) ? 2 * scan : scan;
     SFQ_TRY(draw_order(&order, run->options->seed, count, err));
     for (size_t i = 0; i < scan; i++) {
         sfq_example x = sequence_at(data, order[i].index, halves);
@@ -144,33 +140,57 @@ done:
     return status;
 }
 
-static size_t task_length(const sfq_arch *arch)
+/* sample: so many at most, for an estimate; 0: all that are to be looked at. */
+static sfq_status read_sequences(sfq_calib_run *run, const sfq_dataset *data, uint64_t sample,
+                                 sfq_error *err)
 {
-    return sfq_min_size((size_t)arch->max_positions, SFQ_CALIB_CAP);
+    bool halves = run->source->arch->head == SFQ_MODEL_HEAD_EMBEDDING && has_pairs(data);
+    size_t count = halves ? 2 * data->count : data->count;
+    run->available = count;
+    SFQ_TRY(sfq_calib_quota(run->options, count, &run->budget, err));
+    uint64_t scan = run->curated ? SFQ_CALIB_SCAN * run->budget : run->budget;
+    if (sample > 0 && sample < scan)
+        scan = sample;
+    scan = scan < count ? scan : count;
+    run->total = sfq_calib_scores(run) ? 2 * scan : scan;
+    return read_first(run, data, halves, count, scan, err);
 }
 
-sfq_status sfq_calib_task(sfq_calib_run *run, sfq_error *err)
+static sfq_status read_task(sfq_calib_run *run, uint64_t sample, sfq_error *err)
 {
     sfq_dataset *data = NULL;
-    run->length = task_length(run->source->arch);
+    run->length = sfq_min_size((size_t)run->source->arch->max_positions, SFQ_CALIB_CAP);
     SFQ_TRY(open_train(&data, run->source, run->options, err));
-    sfq_status status = read_sequences(run, data, err);
+    sfq_status status = read_sequences(run, data, sample, err);
     sfq_dataset_close(&data);
     return status;
 }
 
-/* A token covers a byte of the text or more; a post-processor adds a few. */
+sfq_status sfq_calib_task(sfq_calib_run *run, sfq_error *err)
+{
+    return read_task(run, 0, err);
+}
+
+/* Half as much again as a sample says: coverage prefers the longer ones. */
 sfq_status sfq_calib_task_estimate(const sfq_source *source, const sfq_compress_options *options,
                                    uint64_t *sequences, uint64_t *tokens, sfq_error *err)
 {
-    enum { ADDED = 8 };
-    uint64_t examples = 0, longest = 0, length = task_length(source->arch);
-    SFQ_TRY(sfq_dataset_bounds(options->task, options->data, "train", &examples, &longest, err));
-    if (source->arch->head == SFQ_MODEL_HEAD_EMBEDDING)
-        examples = sfq_cap_mul(2, examples);
-    SFQ_TRY(sfq_calib_quota(options, examples, sequences, err));
-    if (longest < length - ADDED && length > ADDED)
-        length = longest + ADDED;
-    *tokens = sfq_cap_mul(*sequences, length);
-    return SFQ_OK;
+    enum { SAMPLE = 256 };
+    sfq_compress_options quiet = *options;
+    quiet.hooks = (sfq_hooks){0};
+    sfq_calib_run run = {.source = source, .options = &quiet, .unit = "sequences"};
+    sfq_status status = SFQ_OK;
+    SFQ_DO(sfq_calib_tokenizer(&run.tokenizer, source, err));
+    SFQ_DO(read_task(&run, SAMPLE, err));
+    size_t sampled = sfq_max_size(1, sfq_candidates_count(&run.from));
+    double mean = 0;
+    if (run.from.tokens.sequences > 0)
+        mean = (double)run.from.tokens.offset[sampled] / (double)sampled;
+    mean = fmin(ceil(1.5 * mean), (double)run.length);
+    *sequences = run.budget;
+    *tokens = sfq_cap_mul(run.budget, (uint64_t)mean);
+done:
+    sfq_candidates_free(&run.from);
+    sfq_tokenizer_close(&run.tokenizer);
+    return status;
 }

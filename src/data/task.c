@@ -256,38 +256,3 @@ void sfq_dataset_close(sfq_dataset **dataset)
     sfq_mem_free(*dataset);
     *dataset = NULL;
 }
-
-/* ---- bounds ---------------------------------------------------------------------------------- */
-
-/* A quoted field of csv may hold line ends: then a record can be as long as the file. */
-static void count_lines(const sfq_map *map, bool quotes, uint64_t *lines, uint64_t *longest)
-{
-    const char *data = (const char *)map->data;
-    *lines = *longest = 0;
-    if (quotes && map->size > 0 && memchr(data, '"', map->size) != NULL)
-        *longest = map->size;
-    for (size_t at = 0; at < map->size; ++*lines) {
-        const char *newline = memchr(data + at, '\n', map->size - at);
-        size_t bytes = newline != NULL ? (size_t)(newline - data) - at : map->size - at;
-        *longest = bytes > *longest ? bytes : *longest;
-        at += bytes + 1;
-    }
-}
-
-sfq_status sfq_dataset_bounds(const char *task, const char *dir, const char *split,
-                              uint64_t *examples, uint64_t *longest, sfq_error *err)
-{
-    const sfq_task *row = sfq_task_find(task);
-    bool glue = row != NULL && sfq_tsv_layout_find(row->name) != NULL;
-    sfq_layout_kind kind = LAYOUT_TSV;
-    char *path = NULL;
-    sfq_map map = {0};
-    sfq_status status = SFQ_OK;
-    SFQ_DO(find_file(&path, &kind, dir, split, glue, err));
-    SFQ_DO(sfq_map_open(&map, path, err));
-    count_lines(&map, kind == LAYOUT_CSV, examples, longest);
-    sfq_map_close(&map);
-done:
-    sfq_mem_free(path);
-    return status;
-}

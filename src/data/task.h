@@ -51,9 +51,4 @@ sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir
                             const char *const *label_names, int label_count, sfq_error *err);
 void sfq_dataset_close(sfq_dataset **dataset);
 
-/* Upper bounds from a look at the file's lines alone: how many examples the split can have, and the
- * bytes of the longest. */
-sfq_status sfq_dataset_bounds(const char *task, const char *dir, const char *split,
-                              uint64_t *examples, uint64_t *longest, sfq_error *err);
-
 #endif
