@@ -14,7 +14,8 @@ LEVEL = {"base": 0, "tensor": 1, "format": 2, "kernels": 2, "text": 2,
 # What only src/base/sys.c may call: a fault test replaces that one file at link time.
 SEAM = ("malloc calloc realloc aligned_alloc posix_memalign memalign free strdup strndup asprintf "
         "open openat creat close fopen fdopen freopen read pread write pwrite fsync fdatasync "
-        "posix_fallocate rename renameat renameat2 mkdir rmdir unlink unlinkat mmap munmap").split()
+        "posix_fallocate rename renameat renameat2 mkdir rmdir link linkat unlink unlinkat mmap "
+        "munmap").split()
 # What the library never does: print or end the process.
 NEVER = ("printf vprintf fprintf vfprintf puts fputs putchar fputc putc fwrite perror exit _exit "
          "_Exit quick_exit abort raise signal sigaction setlocale").split()

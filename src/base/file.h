@@ -69,6 +69,9 @@ sfq_status sfq_outdir_create(sfq_outdir *dir, const char *name, uint64_t size, i
 sfq_status sfq_outdir_finish(sfq_outdir *dir, const char *name, int fd, sfq_error *err);
 sfq_status sfq_outdir_write(int fd, const char *name, const void *data, size_t n, uint64_t at,
                             sfq_error *err);
+/* A file that is there already, whole and on the disk, under another name: a second link to it, or
+ * a copy where the file system has none. */
+sfq_status sfq_outdir_take(sfq_outdir *dir, const char *name, const char *path, sfq_error *err);
 /* rename_to: another final name beside the target ("NAME.rejected"; a model directory there is an
  * earlier run's and is replaced), or NULL for the target. Closes in any case. */
 sfq_status sfq_outdir_commit(sfq_outdir **dir, const char *rename_to, sfq_error *err);

@@ -266,6 +266,19 @@ sfq_status sfq_outdir_put(sfq_outdir *dir, const char *name, const void *data, s
     return status;
 }
 
+sfq_status sfq_outdir_take(sfq_outdir *dir, const char *name, const char *path, sfq_error *err)
+{
+    sfq_map map;
+    if (!sfq_name_is_plain(name))
+        return sfq_fail(err, SFQ_E_ARGUMENT, "\"%s\" is no plain name", name);
+    if (sfq_sys_linkat(path, dir->fd, name) == 0)
+        return SFQ_OK;
+    SFQ_TRY(sfq_map_open(&map, path, err));
+    sfq_status status = sfq_outdir_put(dir, name, map.data, map.size, err);
+    sfq_map_close(&map);
+    return status;
+}
+
 /* ---- end ---- */
 
 void sfq_outdir_abort(sfq_outdir **out)

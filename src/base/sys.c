@@ -129,6 +129,11 @@ int sfq_sys_exchange(const char *a, const char *b)
     return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
 }
 
+int sfq_sys_linkat(const char *path, int dirfd, const char *name)
+{
+    return linkat(AT_FDCWD, path, dirfd, name, 0);
+}
+
 int sfq_sys_unlinkat(int dirfd, const char *name, int flags)
 {
     return unlinkat(dirfd, name, flags);

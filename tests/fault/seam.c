@@ -5,7 +5,7 @@
  * ("alloc:17", "fallocate:1:ENOSPC") OP+:N[:ERRNO] that one and all later ones kill:OP:N SIGKILL in
  * place of the N-th call of OP short-write each write takes at most half of what it is given
  * short-read each read gives at most half of what is asked for OP: alloc open close stat getdents
- * read write fallocate fsync mkdir rename exchange unlink flock mmap. SFQ_FAULT_COUNT=FILE: at exit
+ * read write fallocate fsync mkdir rename exchange link unlink flock mmap. SFQ_FAULT_COUNT=FILE: at exit
  * the number of calls of each OP goes there, "OP N" on a line, and "fired N", the number of faults.
  *
  * Without a sanitizer malloc itself is replaced too, so that "alloc" also meets jansson, PCRE2,
@@ -42,6 +42,7 @@ enum op {
     OP_MKDIR,
     OP_RENAME,
     OP_EXCHANGE,
+    OP_LINK,
     OP_UNLINK,
     OP_FLOCK,
     OP_MMAP,
@@ -51,14 +52,14 @@ enum op {
 static const struct {
     const char *name;
     int errnum; /* unless the rule names another */
-} ops[OP_COUNT] = {[OP_ALLOC] = {"alloc", ENOMEM},    [OP_OPEN] = {"open", EIO},
-                   [OP_CLOSE] = {"close", EIO},       [OP_STAT] = {"stat", EIO},
-                   [OP_GETDENTS] = {"getdents", EIO}, [OP_READ] = {"read", EIO},
-                   [OP_WRITE] = {"write", EIO},       [OP_FALLOCATE] = {"fallocate", ENOSPC},
-                   [OP_FSYNC] = {"fsync", EIO},       [OP_MKDIR] = {"mkdir", EACCES},
-                   [OP_RENAME] = {"rename", EIO},     [OP_EXCHANGE] = {"exchange", EIO},
-                   [OP_UNLINK] = {"unlink", EIO},     [OP_FLOCK] = {"flock", EWOULDBLOCK},
-                   [OP_MMAP] = {"mmap", ENOMEM}};
+} ops[OP_COUNT] = {[OP_ALLOC] = {"alloc", ENOMEM},      [OP_OPEN] = {"open", EIO},
+                   [OP_CLOSE] = {"close", EIO},         [OP_STAT] = {"stat", EIO},
+                   [OP_GETDENTS] = {"getdents", EIO},   [OP_READ] = {"read", EIO},
+                   [OP_WRITE] = {"write", EIO},         [OP_FALLOCATE] = {"fallocate", ENOSPC},
+                   [OP_FSYNC] = {"fsync", EIO},         [OP_MKDIR] = {"mkdir", EACCES},
+                   [OP_RENAME] = {"rename", EIO},       [OP_EXCHANGE] = {"exchange", EIO},
+                   [OP_LINK] = {"link", EPERM},         [OP_UNLINK] = {"unlink", EIO},
+                   [OP_FLOCK] = {"flock", EWOULDBLOCK}, [OP_MMAP] = {"mmap", ENOMEM}};
 
 static const struct {
     const char *name;
@@ -442,6 +443,11 @@ int sfq_sys_rename(const char *from, const char *to)
 int sfq_sys_exchange(const char *a, const char *b)
 {
     return fault(OP_EXCHANGE) ? -1 : renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+}
+
+int sfq_sys_linkat(const char *path, int dirfd, const char *name)
+{
+    return fault(OP_LINK) ? -1 : linkat(AT_FDCWD, path, dirfd, name, 0);
 }
 
 int sfq_sys_unlinkat(int dirfd, const char *name, int flags)

@@ -369,6 +369,28 @@ static void short_writes(void **state)
     assert_true(model_is("new"));
 }
 
+/* A copy where the file system knows no second name for a file. */
+static void without_links(void **state)
+{
+    (void)state;
+    sfq_error err;
+    for (int fails = 0; fails < 2; fails++) {
+        sfq_outdir *out;
+        put_old_model();
+        assert_ok(sfq_outdir_open(&out, target, true, &err));
+        assert_true(seam_arm(fails ? "link+:1,write+:1:ENOSPC" : "link+:1"));
+        char *path = sfq_path_join(target, "config.json");
+        sfq_status status = sfq_outdir_take(out, "config.json", path, &err);
+        assert_true(seam_fired());
+        seam_disarm();
+        sfq_mem_free(path);
+        assert_int_equal(status, fails ? SFQ_E_NO_SPACE : SFQ_OK);
+        sfq_outdir_abort(&out);
+        assert_true(model_is("old"));
+        assert_int_equal(entries(), 2);
+    }
+}
+
 /* Renaming in two steps where the file system cannot exchange; the old one comes back when the
  * second step fails. */
 static void without_exchange(void **state)
@@ -554,6 +576,7 @@ int main(void)
         WITH_SCRATCH(every_failure_of_writing),
         WITH_SCRATCH(short_writes),
         WITH_SCRATCH(without_exchange),
+        WITH_SCRATCH(without_links),
         WITH_SCRATCH(killed_anywhere),
         WITH_SCRATCH(replacing_one_file),
         WITH_SCRATCH(pool_without_memory),

@@ -356,6 +356,27 @@ static void replaced_tree_goes_links_stay(void **state)
     has_text("old/config.json", "new");
 }
 
+/* A second name for a file, which outlives the first. */
+static void takes_a_file(void **state)
+{
+    (void)state;
+    sfq_outdir *out;
+    scratch_put(dir, "work/model.safetensors", "weights");
+    scratch_put(dir, "work/empty", "");
+    assert_ok(sfq_outdir_open(&out, scratch_path(dir, "new"), false, &err));
+    assert_ok(sfq_outdir_take(out, "model.safetensors", scratch_path(dir, "work/model.safetensors"),
+                              &err));
+    assert_ok(sfq_outdir_take(out, "empty", scratch_path(dir, "work/empty"), &err));
+    assert_status(SFQ_E_NOT_FOUND,
+                  sfq_outdir_take(out, "missing", scratch_path(dir, "work/missing"), &err));
+    assert_status(SFQ_E_ARGUMENT,
+                  sfq_outdir_take(out, "../x", scratch_path(dir, "work/empty"), &err));
+    assert_ok(sfq_outdir_commit(&out, NULL, &err));
+    assert_int_equal(remove(scratch_path(dir, "work/model.safetensors")), 0);
+    has_text("new/model.safetensors", "weights");
+    assert_int_equal(entries("new"), 2);
+}
+
 #define WITH_SCRATCH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -375,6 +396,7 @@ int main(void)
         WITH_SCRATCH(write_fails),
         WITH_SCRATCH(temporaries_of_others),
         WITH_SCRATCH(replaced_tree_goes_links_stay),
+        WITH_SCRATCH(takes_a_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
