@@ -26,18 +26,20 @@ void sfq_compress_options_default(sfq_compress_options *options)
 
 /* ---- measuring ---- */
 
-/* Opens a directory as any user would and evaluates it: the task's dev split, or the texts. */
-static sfq_status measure_run(void *ud, const char *dir, const sfq_hooks *hooks, char metric[24],
-                              double *value, sfq_error *err)
+/* Opens a directory as any user would and evaluates it: on the task's dev split, the text, or the
+ * texts of the request. */
+static sfq_status measure_run(void *ud, const char *dir, const char *text, const sfq_hooks *hooks,
+                              char metric[24], double *value, sfq_error *err)
 {
     const sfq_compress_options *o = ud;
+    const char *const texts[] = {text};
     sfq_model_options open = {.struct_size = sizeof(open), .threads = o->threads};
     sfq_eval_options eval = {.struct_size = sizeof(eval),
                              .task = o->task,
                              .data = o->data,
                              .split = "dev",
-                             .text_files = o->text_files,
-                             .text_count = o->text_count};
+                             .text_files = text != NULL ? texts : o->text_files,
+                             .text_count = text != NULL ? 1 : o->text_count};
     sfq_eval_result result;
     sfq_engine *engine = NULL;
     if (hooks != NULL)

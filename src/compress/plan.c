@@ -25,29 +25,17 @@ static sfq_status check_bits(const char *option, int bits, sfq_error *err)
     return sfq_fail(err, SFQ_E_ARGUMENT, "%s %d: expected 2 to 8", option, bits);
 }
 
-/* Pruning and recalibration need statistics, which a later version brings. */
+/* A language model can write its own calibration text, an encoder cannot. */
 static sfq_status check_stages(const sfq_compress_options *o, bool causal, sfq_error *err)
 {
-    bool measured = o->data != NULL || o->text_count > 0;
     if (!(o->prune >= 0.0 && o->prune < 1.0))
         return sfq_fail(err, SFQ_E_ARGUMENT, "--prune %g: expected a share from 0 to below 1",
                         o->prune);
-    if (o->prune == 0.0 && o->steps == 0)
+    if ((o->prune == 0.0 && o->steps == 0) || causal || o->data != NULL || o->text_count > 0)
         return SFQ_OK;
-    if (!causal && !measured)
-        return sfq_fail(err, SFQ_E_ARGUMENT,
-                        "an encoder needs data to be pruned or recalibrated (--task and --data, or "
-                        "--text); without data pass --prune 0 --steps 0");
-    if (o->prune != 0.0 && o->steps != 0)
-        return sfq_fail(err, SFQ_E_UNSUPPORTED,
-                        "--prune %g and recalibration are not in this version; pass --prune 0 "
-                        "--steps 0",
-                        o->prune);
-    if (o->prune != 0.0)
-        return sfq_fail(err, SFQ_E_UNSUPPORTED,
-                        "--prune %g: this version does not prune; pass --prune 0", o->prune);
-    return sfq_fail(err, SFQ_E_UNSUPPORTED,
-                    "--steps: this version does not recalibrate; pass --steps 0");
+    return sfq_fail(err, SFQ_E_ARGUMENT,
+                    "an encoder needs data to be pruned or recalibrated (--task and --data, or "
+                    "--text); without data pass --prune 0 --steps 0");
 }
 
 sfq_status sfq_plan_check(const sfq_compress_options *o, bool causal, sfq_error *err)
@@ -483,16 +471,4 @@ void sfq_plan_free(sfq_plan **plan)
     sfq_mem_free((*plan)->tensors);
     sfq_mem_free(*plan);
     *plan = NULL;
-}
-
-sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err)
-{
-    uint64_t available = sfq_memory_available();
-    if (plan->memory_bytes > available)
-        return sfq_fail(err, SFQ_E_MEMORY,
-                        "%llu MiB of memory are needed and %llu MiB are available; fewer --threads "
-                        "need less",
-                        (unsigned long long)(plan->memory_bytes >> 20) + 1,
-                        (unsigned long long)(available >> 20));
-    return output != NULL ? sfq_copy_room(output, plan->disk_bytes, err) : SFQ_OK;
 }

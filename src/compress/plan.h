@@ -53,9 +53,6 @@ void sfq_plan_free(sfq_plan **plan);
  * source's widths, and must live until the weights are emitted. */
 void sfq_plan_weigh(sfq_plan *plan, const sfq_energy *energy);
 
-/* MEMORY or NO_SPACE when this machine has less than the plan needs. output NULL: memory only. */
-sfq_status sfq_plan_preflight(const sfq_plan *plan, const char *output, sfq_error *err);
-
 /* A packed tensor as the fuse stage takes it. */
 sfq_fuse_input sfq_plan_fuse_input(const sfq_plan_tensor *tensor);
 

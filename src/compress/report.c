@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "kernels/kernels.h"
+#include "kernels/linalg.h"
 
 #include <math.h>
 #include <string.h>
@@ -76,6 +77,14 @@ static json_t *make_options(maker *m, const sfq_compress_options *o)
     put(m, out, "bits_for", bits_for);
     put(m, out, "task", text(o->task));
     put(m, out, "text", texts);
+    put(m, out, "calib_fraction", json_real(o->calib_fraction));
+    put(m, out, "calib_tokens", whole(o->calib_tokens));
+    put(m, out, "calib_length", json_integer(o->calib_length));
+    put(m, out, "pick", text(o->pick));
+    put(m, out, "saliency", text(o->saliency));
+    put(m, out, "rounds", json_integer(o->rounds));
+    put(m, out, "uniform", json_boolean(o->uniform));
+    put(m, out, "minutes", real(o->minutes));
     put(m, out, "max_drop", o->max_drop >= 0 ? real(o->max_drop) : json_null());
     put(m, out, "seed", whole(o->seed));
     return out;
@@ -95,42 +104,45 @@ static json_t *make_stages(maker *m, const sfq_compress_result *r)
     return out;
 }
 
-static json_t *make_tensors(maker *m, const sfq_report *report)
-{
-    json_t *out = json_array();
-    for (size_t i = 0; i < report->plan->count; i++) {
-        const sfq_plan_tensor *t = &report->plan->tensors[i];
-        json_t *tensor = json_object();
-        put(m, tensor, "name", json_string(t->source->name));
-        put(m, tensor, "role", json_string(sfq_role_name(t->module->role)));
-        if (t->packed) {
-            const sfq_emit_loss *loss = &report->losses[i];
-            put(m, tensor, "bits", json_integer(t->spec.bits));
-            put(m, tensor, "activation_bits", json_integer(t->spec.activation_bits));
-            put(m, tensor, "scales", json_string(sfq_dtype_info(t->scale_dtype)->name));
-            put(m, tensor, "relative_error",
-                json_real(loss->energy > 0 ? loss->error / loss->energy : 0));
-        } else {
-            put(m, tensor, "dtype", json_string(sfq_dtype_info(t->dtype)->name));
-        }
-        add(m, out, tensor);
-    }
-    return out;
-}
-
-static bool any_feedback(const sfq_report *report)
-{
-    bool any = false;
-    for (size_t i = 0; i < report->plan->count; i++)
-        any = any || report->losses[i].feedback;
-    return any;
-}
-
 static json_t *make_value(maker *m, const char *metric, double value)
 {
     json_t *out = json_object();
     put(m, out, "metric", json_string(metric));
     put(m, out, "value", real(value));
+    return out;
+}
+
+static json_t *make_calibration(maker *m, const sfq_report *report)
+{
+    const sfq_calibration *c = report->calibration;
+    if (c == NULL)
+        return json_null();
+    json_t *out = json_object();
+    put(m, out, "origin", json_string(c->origin));
+    put(m, out, "sequences", whole(c->count));
+    put(m, out, "tokens", whole(sfq_calibration_tokens(c)));
+    put(m, out, "held_out", whole(c->count - c->tune));
+    put(m, out, "fraction", real(c->fraction));
+    put(m, out, "available", whole(c->available));
+    put(m, out, "scanned", whole(c->scanned));
+    put(m, out, "duplicates", whole(c->duplicates));
+    put(m, out, "pick", text(report->options->pick));
+    return out;
+}
+
+static json_t *make_pruned(maker *m, const sfq_report *report)
+{
+    const sfq_prune_report *p = report->pruned;
+    if (p == NULL)
+        return json_null();
+    json_t *out = json_object();
+    put(m, out, "heads", json_integer(p->heads));
+    put(m, out, "neurons", json_integer(p->neurons));
+    put(m, out, "fraction", real(p->fraction));
+    put(m, out, "saliency", text(report->options->saliency));
+    put(m, out, "rounds", json_integer(sfq_prune_rounds(report->options)));
+    put(m, out, "refitted", json_integer(p->solved));
+    put(m, out, "refits_kept", json_integer(p->kept));
     return out;
 }
 
@@ -155,6 +167,8 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
     put(m, out, "recipe", json_string(r->recipe));
     put(m, out, "options", make_options(m, report->options));
     put(m, out, "isa", json_string(isa));
+    put(m, out, "linear_algebra",
+        report->calibration != NULL ? text(sfq_linalg_core()) : json_null());
     put(m, out, "threads", json_integer(sfq_pool_threads(report->source->pool)));
     put(m, out, "original_parameters", whole(report->source->original_parameters));
     put(m, out, "original_bytes", whole(r->original_bytes));
@@ -163,14 +177,14 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
         json_real(8.0 * (double)r->bytes / (double)report->source->original_parameters));
     put(m, out, "reduction", json_real(r->reduction));
     put(m, out, "scale_overhead", json_real(r->scale_overhead));
-    put(m, out, "arranged_layers", json_integer(report->plan->arranged_layers));
-    put(m, out, "rounding", json_string(any_feedback(report) ? "feedback" : "nearest"));
-    put(m, out, "calibration", json_null());
+    if (json_object_update_missing(out, (json_t *)(uintptr_t)report->fused) != 0)
+        m->failed = true;
+    put(m, out, "calibration", make_calibration(m, report));
+    put(m, out, "pruned", make_pruned(m, report));
     put(m, out, "stages", make_stages(m, r));
     put(m, out, "baseline", r->measured ? make_value(m, r->metric, r->baseline) : json_null());
     put(m, out, "compressed", r->measured ? make_value(m, r->metric, r->compressed) : json_null());
     put(m, out, "drop", r->measured ? real(r->drop) : json_null());
-    put(m, out, "tensors", make_tensors(m, report));
     put(m, out, "seconds", json_real(r->seconds));
     put(m, out, "stopped_by", json_string(r->stopped_by));
     put(m, out, "date", make_date());
