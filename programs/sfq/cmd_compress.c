@@ -1,6 +1,7 @@
 /* compress - from a checkpoint to an sfq artifact, or with --plan what that would take. */
 #include "program.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct compress_args {
@@ -221,19 +222,56 @@ static void print_plan(const sfq_compress_result *r)
     print_sizes(r);
     cli_outf("  memory  %s\n", cli_bytes(&text, r->plan_memory_bytes));
     cli_outf("  disk    %s\n", cli_bytes(&text, r->plan_disk_bytes));
-    cli_outf("  time    %s\n", cli_time(&text, r->plan_seconds));
+    cli_outf("  time    about %s\n", cli_time(&text, r->plan_seconds));
 }
 
-static void print_result(const sfq_compress_result *r)
+/* The stages that left a held-out loss: what each cost or gave back. */
+static void print_stages(cli_context *cli, const sfq_compress_result *r)
+{
+    cli_table table = {.columns = 4, .left = 1, .arena = cli->arena};
+    cli_text text;
+    bool any = false;
+    cli_table_cell(&table, "  stage");
+    cli_table_cell(&table, "time");
+    cli_table_cell(&table, "steps");
+    cli_table_cell(&table, "held-out loss");
+    for (int i = 0; i < r->stage_count; i++) {
+        const sfq_stage_report *stage = &r->stages[i];
+        if (!isfinite(stage->loss))
+            continue;
+        any = true;
+        cli_table_cell(&table, "  %s", stage->name);
+        cli_table_cell(&table, "%s", cli_time(&text, stage->seconds));
+        if (stage->steps > 0)
+            cli_table_cell(&table, "%d", stage->steps);
+        else
+            cli_table_cell(&table, "%s", "");
+        cli_table_cell(&table, "%.4g", stage->loss);
+    }
+    if (any)
+        cli_table_print(&table);
+}
+
+static void print_result(cli_context *cli, const sfq_compress_result *r)
 {
     cli_text text;
     cli_outf("%s\n", r->output);
     print_sizes(r);
+    if (r->calibration_sequences > 0) {
+        cli_outf("  data    %llu sequences, %s tokens",
+                 (unsigned long long)r->calibration_sequences,
+                 cli_count(&text, (double)r->calibration_tokens));
+        if (r->calibration_fraction > 0)
+            cli_outf(" (%.2g %% of it)\n", 100 * r->calibration_fraction);
+        else
+            cli_outf(" (sampled)\n");
+    }
     if (r->measured)
         cli_outf("  %-7s %.4f -> %.4f (drop %.3f%s)\n", r->metric, r->baseline, r->compressed,
                  r->drop, strcmp(r->metric, "perplexity") == 0 ? " %" : " points");
     cli_outf("  time    %s%s\n", cli_time(&text, r->seconds),
              strcmp(r->stopped_by, "time") == 0 ? ", stopped by the time limit" : "");
+    print_stages(cli, r);
 }
 
 static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
@@ -254,7 +292,7 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     if (status != SFQ_OK && status != SFQ_E_GUARD)
         return status;
     if (!args->common.json) {
-        print_result(&result);
+        print_result(cli, &result);
         return status;
     }
     json_t *o = result_object(&result);

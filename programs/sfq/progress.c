@@ -110,8 +110,10 @@ static void on_progress(void *ud, const sfq_progress *news)
         p->stage_index = news->stage_index;
         p->started = p->shown = now;
         snprintf(p->stage, sizeof p->stage, "%s", stage);
-        snprintf(p->unit, sizeof p->unit, "%s", unit);
+    } else if (strncmp(unit, p->unit, sizeof p->unit - 1) != 0) {
+        p->started = now; /* a part of the stage that counts something else */
     }
+    snprintf(p->unit, sizeof p->unit, "%s", unit);
     p->stage_count = news->stage_count;
     p->done = news->done;
     p->line_pending = true;

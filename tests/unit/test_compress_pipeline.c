@@ -4,8 +4,8 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "compress/estimate.h"
 #include "compress/pipeline.h"
-#include "compress/plan.h"
 #include "format/artifact.h"
 
 #include <math.h>
@@ -188,7 +188,6 @@ static void test_refused_options(void **state)
     const char *out = scratch_path(dir, "out");
     sfq_compress_options o = options("models/novels-5m", out);
     o.prune = 0.4;
-    refuse(&o, SFQ_E_UNSUPPORTED, "pass --prune 0");
     o.model = "models/sst2-tiny";
     refuse(&o, SFQ_E_ARGUMENT, "--prune 0 --steps 0");
     o.model = "models/novels-5m";
@@ -197,12 +196,6 @@ static void test_refused_options(void **state)
     o.prune = NAN;
     refuse(&o, SFQ_E_ARGUMENT, "--prune");
     o.prune = 0;
-    o.steps = 100;
-    refuse(&o, SFQ_E_UNSUPPORTED, "pass --steps 0");
-    o.prune = 0.4;
-    refuse(&o, SFQ_E_UNSUPPORTED, "pass --prune 0 --steps 0");
-    o.prune = 0;
-    o.steps = 0;
     o.bits = 9;
     refuse(&o, SFQ_E_ARGUMENT, "--bits 9");
     o.bits = 8;
@@ -275,10 +268,11 @@ typedef struct fake {
     char last[1024];
 } fake;
 
-static sfq_status fake_run(void *ud, const char *dir, const sfq_hooks *hooks, char metric[24],
-                           double *value, sfq_error *error)
+static sfq_status fake_run(void *ud, const char *dir, const char *text, const sfq_hooks *hooks,
+                           char metric[24], double *value, sfq_error *error)
 {
     (void)hooks, (void)error;
+    assert_null(text); /* without data nothing is set aside */
     fake *f = ud;
     assert_true(f->calls < 2);
     static const char *const files[] = {"config.json", "tokenizer.json", "model.safetensors"};
@@ -488,11 +482,11 @@ static void test_unused_rule_is_said(void **state)
 static void test_preflight(void **state)
 {
     (void)state;
-    sfq_plan plan = {.memory_bytes = UINT64_MAX, .disk_bytes = 0};
-    assert_fails(SFQ_E_MEMORY, "memory", sfq_plan_preflight(&plan, "out", &err));
-    plan = (sfq_plan){.memory_bytes = 0, .disk_bytes = UINT64_MAX - 1};
-    assert_fails(SFQ_E_NO_SPACE, "free", sfq_plan_preflight(&plan, "out/", &err));
-    assert_ok(sfq_plan_preflight(&plan, NULL, &err));
+    sfq_estimate e = {.memory = UINT64_MAX};
+    assert_fails(SFQ_E_MEMORY, "memory", sfq_estimate_check(&e, "out", &err));
+    e = (sfq_estimate){.disk = UINT64_MAX - 1};
+    assert_fails(SFQ_E_NO_SPACE, "free", sfq_estimate_check(&e, "out/", &err));
+    assert_ok(sfq_estimate_check(&e, NULL, &err));
 }
 
 static void test_activation_rule(void **state)
