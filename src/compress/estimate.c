@@ -104,9 +104,9 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
 
 /* Float if it fits; the source's 16 bits save two thirds and more, as no gradients come with
  * them. */
-static uint64_t choose_student(sfq_student_choice *c, const sfq_work *w, const sfq_plan *plan)
+static uint64_t choose_student(sfq_student_choice *c, const sfq_work *w, const sfq_plan *plan,
+                               uint64_t available)
 {
-    const uint64_t available = sfq_memory_available();
     const sfq_dtype half = source_dtype(w->source);
     if (c->made)
         return peak_memory(w, plan, c);
@@ -237,13 +237,14 @@ static double recovery_macs(const sfq_work *w, const sfq_student_choice *c)
 
 /* ---- public ---- */
 
-static sfq_status estimate_recovery(sfq_estimate *out, sfq_student_choice *choice, sfq_work *w,
-                                    const sfq_plan *plan, sfq_error *err)
+static sfq_status estimate_recovery(sfq_estimate *out, sfq_student_choice *choice,
+                                    const sfq_work *w, const sfq_plan *plan, uint64_t available,
+                                    sfq_error *err)
 {
     sfq_status status;
     const double minutes = w->options->minutes;
     out->bytes = pruned_bytes(plan, w->options->prune);
-    out->memory = choose_student(choice, w, plan);
+    out->memory = choose_student(choice, w, plan, available);
     out->disk = sfq_cap_add(out->bytes, peak_disk(w, plan, choice, out->bytes));
     const double rate = probe_rate(w->pool, err, &status);
     out->seconds += recovery_macs(w, choice) / rate;
@@ -254,7 +255,7 @@ static sfq_status estimate_recovery(sfq_estimate *out, sfq_student_choice *choic
 
 sfq_status sfq_estimate_make(sfq_estimate *out, sfq_student_choice *choice, const sfq_plan *plan,
                              const sfq_source *source, const sfq_compress_options *options,
-                             sfq_error *err)
+                             uint64_t available, sfq_error *err)
 {
     sfq_net *net = NULL;
     sfq_calibration planned = {0};
@@ -275,7 +276,7 @@ sfq_status sfq_estimate_make(sfq_estimate *out, sfq_student_choice *choice, cons
                      .stage = "check",
                      .index = 1,
                      .deadline = (double)INFINITY};
-    SFQ_DO(estimate_recovery(out, choice, &work, plan, err));
+    SFQ_DO(estimate_recovery(out, choice, &work, plan, available, err));
 done:
     sfq_mem_free(planned.offset);
     sfq_net_close(&net);
@@ -303,9 +304,9 @@ static sfq_status check_disk(uint64_t needed, const char *output, sfq_error *err
         output, (unsigned long long)(needed >> 20) + 1, (unsigned long long)(available >> 20));
 }
 
-sfq_status sfq_estimate_check(const sfq_estimate *estimate, const char *output, sfq_error *err)
+sfq_status sfq_estimate_check(const sfq_estimate *estimate, uint64_t available, const char *output,
+                              sfq_error *err)
 {
-    uint64_t available = sfq_memory_available();
     if (estimate->memory > available)
         return sfq_fail(err, SFQ_E_MEMORY,
                         "%llu MiB of memory are needed and %llu MiB are available; fewer --threads "

@@ -20,12 +20,14 @@ typedef struct sfq_estimate {
     double seconds;  /* about */
 } sfq_estimate;
 
-/* plan: of the original, as if nothing was pruned. Makes *choice unless it is made. */
+/* plan: of the original, as if nothing was pruned. available: bytes of memory that may be used.
+ * Makes *choice unless it is made. */
 sfq_status sfq_estimate_make(sfq_estimate *out, sfq_student_choice *choice, const sfq_plan *plan,
                              const sfq_source *source, const sfq_compress_options *options,
-                             sfq_error *err);
+                             uint64_t available, sfq_error *err);
 
-/* MEMORY or NO_SPACE when this machine has less. output NULL: memory only. */
-sfq_status sfq_estimate_check(const sfq_estimate *estimate, const char *output, sfq_error *err);
+/* MEMORY or NO_SPACE when there is less. output NULL: memory only. */
+sfq_status sfq_estimate_check(const sfq_estimate *estimate, uint64_t available, const char *output,
+                              sfq_error *err);
 
 #endif

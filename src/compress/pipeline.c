@@ -174,8 +174,9 @@ static sfq_status stage_check(sfq_run *r, sfq_error *err)
         SFQ_TRY(sfq_run_open_work(r, err));
     name_stages(r);
     SFQ_TRY(sfq_plan_make(&r->plan, r->source, o, r->name_count, err));
-    SFQ_TRY(sfq_estimate_make(&r->estimate, &r->choice, r->plan, r->source, o, err));
-    SFQ_TRY(sfq_estimate_check(&r->estimate, o->output, err));
+    const uint64_t available = sfq_memory_available();
+    SFQ_TRY(sfq_estimate_make(&r->estimate, &r->choice, r->plan, r->source, o, available, err));
+    SFQ_TRY(sfq_estimate_check(&r->estimate, available, o->output, err));
     name_stages(r);
     fill_plan(r);
     sfq_run_add_stage(r, "check", sfq_run_lap(r), NAN, 0);
@@ -380,7 +381,8 @@ sfq_status sfq_pipeline_plan(const sfq_compress_options *options, sfq_compress_r
         SFQ_DO(name_output(out, options->output, false, err));
     }
     SFQ_DO(sfq_plan_make(&r.plan, r.source, options, 1, err));
-    SFQ_DO(sfq_estimate_make(&r.estimate, &r.choice, r.plan, r.source, options, err));
+    SFQ_DO(sfq_estimate_make(&r.estimate, &r.choice, r.plan, r.source, options,
+                             sfq_memory_available(), err));
     fill_plan(&r);
 done:
     close_run(&r);

@@ -482,11 +482,12 @@ static void test_unused_rule_is_said(void **state)
 static void test_preflight(void **state)
 {
     (void)state;
-    sfq_estimate e = {.memory = UINT64_MAX};
-    assert_fails(SFQ_E_MEMORY, "memory", sfq_estimate_check(&e, "out", &err));
+    sfq_estimate e = {.memory = 1000};
+    assert_fails(SFQ_E_MEMORY, "memory", sfq_estimate_check(&e, 999, "out", &err));
+    assert_ok(sfq_estimate_check(&e, 1000, "out", &err));
     e = (sfq_estimate){.disk = UINT64_MAX - 1};
-    assert_fails(SFQ_E_NO_SPACE, "free", sfq_estimate_check(&e, "out/", &err));
-    assert_ok(sfq_estimate_check(&e, NULL, &err));
+    assert_fails(SFQ_E_NO_SPACE, "free", sfq_estimate_check(&e, 0, "out/", &err));
+    assert_ok(sfq_estimate_check(&e, 0, NULL, &err));
 }
 
 static void test_activation_rule(void **state)
