@@ -8,6 +8,7 @@
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/choose.h"
+#include "compress/copy.h"
 #include "compress/prune.h"
 #include "compress/tune.h"
 #include "kernels/linalg.h"
@@ -283,27 +284,6 @@ done:
     return status;
 }
 
-static sfq_status check_disk(uint64_t needed, const char *output, sfq_error *err)
-{
-    size_t end = strlen(output);
-    while (end > 1 && output[end - 1] == '/')
-        end--;
-    while (end > 0 && output[end - 1] != '/')
-        end--;
-    char *parent = end == 0 ? sfq_mem_strdup(".") : sfq_mem_strndup(output, end);
-    if (parent == NULL)
-        return sfq_fail_memory(err, end, "a path");
-    uint64_t available = sfq_disk_available(parent);
-    sfq_mem_free(parent);
-    if (needed <= available)
-        return SFQ_OK;
-    return sfq_fail_at(
-        err, SFQ_E_NO_SPACE, output, NULL,
-        "%s: %llu MiB are needed and %llu MiB are free; nothing was written; free some, or "
-        "write to another disk",
-        output, (unsigned long long)(needed >> 20) + 1, (unsigned long long)(available >> 20));
-}
-
 sfq_status sfq_estimate_check(const sfq_estimate *estimate, uint64_t available, const char *output,
                               sfq_error *err)
 {
@@ -313,5 +293,5 @@ sfq_status sfq_estimate_check(const sfq_estimate *estimate, uint64_t available, 
                         "or less calibration data need less",
                         (unsigned long long)(estimate->memory >> 20) + 1,
                         (unsigned long long)(available >> 20));
-    return output != NULL ? check_disk(estimate->disk, output, err) : SFQ_OK;
+    return output != NULL ? sfq_copy_room(output, estimate->disk, err) : SFQ_OK;
 }

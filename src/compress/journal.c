@@ -388,8 +388,13 @@ done:
     return status;
 }
 
-static bool remove_directory(const sfq_journal *j)
+/* First it forgets its stages, then they go, journal.json last: killed in between, it is one without
+ * a finished stage. */
+static bool remove_directory(sfq_journal *j)
 {
+    forget_stages(j);
+    (void)write_journal(j, NULL);
+    sweep_directory(j);
     return sfq_dirscan_remove(j->parent_fd, j->name);
 }
 

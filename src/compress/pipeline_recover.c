@@ -345,6 +345,8 @@ static sfq_status prune_rounds(sfq_run *r, int first, const char *last, sfq_erro
     char before[SFQ_RUN_ROUND_NAME];
     const int rounds = sfq_prune_rounds(r->options);
     (void)snprintf(before, sizeof before, "%s", last);
+    if (first == rounds)
+        return SFQ_OK;
     SFQ_TRY(sfq_run_need_held_out(r, err));
     SFQ_TRY(sfq_run_need_student(r, err));
     for (int round = first; round < rounds; round++) {

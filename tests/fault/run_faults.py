@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Runs the command line with one fault after the other and checks what a user would see.
 
-usage: run_faults.py alloc|io|kill|verbs|export SFQ-FAULT MODEL
+usage: run_faults.py alloc|io|kill|verbs|export|recipe SFQ-FAULT MODEL
 
 SFQ-FAULT is sfq linked with seam.c, MODEL a small model directory. After every failure: the right
-exit status, one error line, no signal, the output as before or complete, no temporary. Standard
+exit status, one error line, no signal, the output as before or complete, no temporary; of a run
+that prunes and recalibrates, a journal from which the next run goes on to the same bytes. Standard
 library only. SFQ_JOBS bounds the processes that run at a time.
 """
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -36,6 +38,9 @@ IO_FAULTS = [
     ("rename", "EIO", {FAILED}), ("exchange", "EIO", {FAILED}), ("exchange+", "EINVAL", {0}),
     ("flock", "EWOULDBLOCK", {0}), ("close", "EIO", {FAILED, 0}), ("getdents", "EIO", {FAILED, 0}),
 ]
+RECIPE_DENSE, RECIPE_SPREAD = 5, 6
+RECIPE_IO = ["open", "stat", "getdents", "read", "mmap", "write", "fallocate", "fsync", "mkdir",
+             "rename", "link", "unlink", "flock", "close"]
 KILLS = ["write", "fsync", "fallocate", "mkdir", "rename", "exchange", "unlink", "open", "close"]
 
 
@@ -189,6 +194,51 @@ class Faults:
         if self.place().others():
             self.problem(f"{fault}: the next run left {self.place().others()}", result)
 
+    def recipe_words(self, force):
+        words = ["compress", self.model, "-o", self.place().out, "--task", "own", "--data",
+                 self.data, "--rounds", "2", "--steps", "2", "--prune", "0.3", "--threads", "1",
+                 "--quiet"]
+        return words + ["--force"] if force else words
+
+    def recipe_reference(self):
+        self.data = self.root / "data"
+        self.data.mkdir()
+        for split, count in (("train", 16), ("dev", 4)):
+            rows = ({"text": f"a film of {i} fine and {i * i % 7} dull scenes", "label": i % 2}
+                    for i in range(count))
+            (self.data / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        self.place().clean()
+        result, counts = self.call("", self.recipe_words(False))
+        if result is None or result.returncode != 0 or counts is None or self.place().others():
+            sys.exit(f"run_faults: the recipe without a fault failed: {result}")
+        self.complete = content(self.place().out)
+        return counts
+
+    def one_recipe(self, fault, allowed):
+        """Under one fault, then without: the second run goes on to what an undisturbed one makes."""
+        self.place().clean()
+        result, counts = self.call(fault, self.recipe_words(False))
+        if result is None:
+            return
+        if fault.startswith("kill"):
+            if result.returncode != -9:
+                self.problem(f"recipe, {fault}: was not killed", result)
+        else:
+            self.check_failure(f"recipe, {fault}", result, allowed)
+            if counts is None:
+                self.problem(f"recipe, {fault}: the process did not end in order", result)
+        there = content(self.place().out)
+        if there not in (None, self.complete) or (result.returncode == 0 and there is None):
+            self.problem(f"recipe, {fault}: the output is neither absent nor complete", result)
+        again, _ = self.call("", self.recipe_words(there is not None))
+        if again is not None and (again.returncode != 0 or
+                                  content(self.place().out) != self.complete):
+            self.problem(f"recipe, {fault}: the next run did not go on to the same", again)
+        if self.place().others():
+            self.problem(f"recipe, {fault}: the next run left {self.place().others()}", again)
+        with self.lock:
+            self.survived += result.returncode == 0
+
     def one_verb(self, fault, words, expected):
         """A verb that only reads: the whole answer, or an error."""
         result, _ = self.call(fault, words)
@@ -257,8 +307,22 @@ def export_part(faults, submit):
     kill_part(faults, submit)
 
 
+def recipe_part(faults, submit):
+    counts = faults.recipe_reference()
+    for n in points(counts["alloc"], 5 * RECIPE_DENSE, 8 * RECIPE_SPREAD):
+        submit(faults.one_recipe, f"alloc:{n}", {MEMORY, 0})
+    for op in RECIPE_IO:
+        for n in points(counts[op], RECIPE_DENSE, RECIPE_SPREAD):
+            submit(faults.one_recipe, f"{op}:{n}", {FAILED, INPUT, MEMORY, 0})
+    for fault in ("short-read,short-write", "link+:1"):
+        submit(faults.one_recipe, fault, {0})
+    for op in KILLS:
+        for n in points(counts[op], RECIPE_DENSE // 2, RECIPE_SPREAD // 2):
+            submit(faults.one_recipe, f"kill:{op}:{n}", set())
+
+
 PARTS = {"alloc": alloc_part, "io": io_part, "kill": kill_part, "verbs": verbs_part,
-         "export": export_part}
+         "export": export_part, "recipe": recipe_part}
 
 
 def main():

@@ -5,8 +5,9 @@
  * ("alloc:17", "fallocate:1:ENOSPC") OP+:N[:ERRNO] that one and all later ones kill:OP:N SIGKILL in
  * place of the N-th call of OP short-write each write takes at most half of what it is given
  * short-read each read gives at most half of what is asked for OP: alloc open close stat getdents
- * read write fallocate fsync mkdir rename exchange link unlink flock mmap. SFQ_FAULT_COUNT=FILE: at exit
- * the number of calls of each OP goes there, "OP N" on a line, and "fired N", the number of faults.
+ * read write fallocate fsync mkdir rename exchange link unlink flock mmap. SFQ_FAULT_COUNT=FILE: at
+ * exit the number of calls of each OP goes there, "OP N" on a line, and "fired N", the number of
+ * faults.
  *
  * Without a sanitizer malloc itself is replaced too, so that "alloc" also meets jansson, PCRE2,
  * popt and the C library. Everything here works without the heap. */
