@@ -24,7 +24,7 @@ enum {
     PASSES_TRAIN = 5,       /* the original's answers, forward twice, both gradients */
     PASSES_SAMPLE = 8,      /* a token at a time reads the weights anew */
     PASSES_SCAN = 4,        /* candidates for each sequence that is taken */
-    TRAIN_SEQUENCES = 16    /* of a step, about */
+    TRAIN_SEQUENCES = 32    /* of a step, about */
 };
 
 /* ---- what is not known yet, as far as it is ---- */
@@ -92,18 +92,20 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
     const uint64_t student = sfq_student_bytes(w->source, c->dtype);
     const uint64_t held = sfq_loss_bytes(w, set->tune, set->count);
     const uint64_t data = sfq_cap_mul(set->offset[set->count], 3 * sizeof(int32_t));
+    sfq_net like = *w->teacher; /* as wide as a student is at most, held as it is */
+    like.word.dtype = c->dtype;
     uint64_t stage = most(plan->memory_bytes, sfq_energy_bytes(w, w->teacher));
     stage = sfq_cap_add(stage, student);
     if (o->prune > 0)
         stage = most(stage, sfq_cap_add(student, sfq_prune_bytes(w)));
-    if (o->prune > 0 && o->steps != 0 && c->trains)
-        stage = most(stage, sfq_cap_add(student, sfq_distill_bytes(w, w->teacher)));
+    if (o->prune > 0 && o->steps != 0)
+        stage = most(stage, sfq_cap_add(student, sfq_distill_bytes(w, &like)));
     if (o->steps != 0)
         stage = most(stage, sfq_tune_bytes(w));
     return sfq_cap_add(stage, sfq_cap_add(held, data));
 }
 
-/* Float if it fits; the source's 16 bits save two thirds and more, as no gradients come with
+/* Float if it fits; the source's 16 bits save most of it, as no gradients of matrices come with
  * them. */
 static uint64_t choose_student(sfq_student_choice *c, const sfq_work *w, const sfq_plan *plan,
                                uint64_t available)
@@ -111,18 +113,16 @@ static uint64_t choose_student(sfq_student_choice *c, const sfq_work *w, const s
     const sfq_dtype half = source_dtype(w->source);
     if (c->made)
         return peak_memory(w, plan, c);
-    *c = (sfq_student_choice){.dtype = SFQ_F32, .trains = true};
+    *c = (sfq_student_choice){.dtype = SFQ_F32};
     const uint64_t whole = peak_memory(w, plan, c);
     if (whole <= available || half == SFQ_F32)
         return whole;
-    *c = (sfq_student_choice){.dtype = half, .trains = false};
+    *c = (sfq_student_choice){.dtype = half};
     sfq_work_log(w, SFQ_LOG_NOTE,
                  "%llu MiB of memory would be needed for float weights, %llu MiB are available: "
-                 "they stay %s%s",
+                 "they stay %s",
                  (unsigned long long)(whole >> 20) + 1, (unsigned long long)(available >> 20),
-                 sfq_dtype_info(half)->name,
-                 w->options->prune > 0 && w->options->steps != 0 ? ", and distillation is left out"
-                                                                 : "");
+                 sfq_dtype_info(half)->name);
     return peak_memory(w, plan, c);
 }
 
@@ -135,7 +135,7 @@ static uint64_t peak_disk(const sfq_work *w, const sfq_plan *plan, const sfq_stu
 {
     const uint64_t others = sfq_cap_mul(3, plan->disk_bytes - plan->file_bytes);
     const uint64_t student = sfq_cap_mul(w->source->parameters, sfq_dtype_info(c->dtype)->bytes);
-    const bool trains = w->options->prune > 0 && w->options->steps != 0 && c->trains;
+    const bool trains = w->options->prune > 0 && w->options->steps != 0 && c->dtype == SFQ_F32;
     /* moments, weights and the best weights so far, twice while they are replaced */
     const uint64_t state = trains ? sfq_cap_mul(8, student) : 0;
     uint64_t peak = sfq_cap_add(sfq_cap_mul(2, student), state);
@@ -203,7 +203,7 @@ static double refit_macs(const sfq_arch *a, double tokens)
     return macs;
 }
 
-static double recovery_macs(const sfq_work *w, const sfq_student_choice *c)
+static double recovery_macs(const sfq_work *w)
 {
     const sfq_compress_options *o = w->options;
     const sfq_calibration *set = w->calibration;
@@ -227,7 +227,7 @@ static double recovery_macs(const sfq_work *w, const sfq_student_choice *c)
         /* every refitted matrix is judged on the held-out part, by the layers above it */
         work += rounds * held * (double)a->layers * (macs + 2 * logits);
     }
-    if (o->prune > 0 && o->steps != 0 && c->trains)
+    if (o->prune > 0 && o->steps != 0)
         work += (double)sfq_distill_steps(w) * TRAIN_SEQUENCES * per_token *
                 (PASSES_TRAIN * macs + 4 * logits);
     if (o->steps != 0)
@@ -248,7 +248,7 @@ static sfq_status estimate_recovery(sfq_estimate *out, sfq_student_choice *choic
     out->memory = choose_student(choice, w, plan, available);
     out->disk = sfq_cap_add(out->bytes, peak_disk(w, plan, choice, out->bytes));
     const double rate = probe_rate(w->pool, err, &status);
-    out->seconds += recovery_macs(w, choice) / rate;
+    out->seconds += recovery_macs(w) / rate;
     if (minutes > 0 && out->seconds > 60 * minutes)
         out->seconds = 60 * minutes;
     return status;

@@ -5,12 +5,11 @@
 
 #include "compress/plan.h"
 
-/* In which dtype a student is held, and whether it is trained. Float where memory allows it; else
- * the 16 bits of the source, which cannot be trained. */
+/* In which dtype a student is held: float where memory allows it; else the 16 bits of the source, of
+ * which distillation trains norms and biases alone. */
 typedef struct sfq_student_choice {
     bool made; /* by an earlier run that this one continues */
     sfq_dtype dtype;
-    bool trains;
 } sfq_student_choice;
 
 typedef struct sfq_estimate {

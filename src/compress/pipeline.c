@@ -118,7 +118,7 @@ static void name_stages(sfq_run *r)
     add_name(r, r->measure != NULL, "baseline");
     add_name(r, r->recovers, "calibrate");
     add_name(r, o->prune > 0, "prune");
-    add_name(r, o->prune > 0 && o->steps != 0 && r->choice.trains, "distill");
+    add_name(r, o->prune > 0 && o->steps != 0, "distill");
     add_name(r, true, "fuse");
     add_name(r, o->steps != 0, "tune");
     add_name(r, r->measure != NULL, "evaluate");
@@ -169,7 +169,6 @@ static sfq_status stage_check(sfq_run *r, sfq_error *err)
     SFQ_TRY(check_measure(r, err));
     SFQ_TRY(guard_output(r, err));
     SFQ_TRY(sfq_outdir_open(&r->dir, o->output, o->force, err));
-    r->choice.trains = true;
     if (r->recovers)
         SFQ_TRY(sfq_run_open_work(r, err));
     name_stages(r);

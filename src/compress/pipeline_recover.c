@@ -57,7 +57,6 @@ static sfq_status read_choice(sfq_run *r, sfq_error *err)
     if (!sfq_journal_done(r->journal, "calibrate", &report))
         return SFQ_OK;
     SFQ_TRY(sfq_json_string(report, file, "student", true, &name, err));
-    SFQ_TRY(sfq_json_bool(report, file, "trains", NULL, &r->choice.trains, err));
     if (!sfq_dtype_from_name(name, strlen(name), &r->choice.dtype) ||
         !sfq_dtype_info(r->choice.dtype)->is_float)
         return sfq_fail_at(err, SFQ_E_FORMAT, file, NULL, "%s: \"%s\" is no dtype of a student",
@@ -180,11 +179,10 @@ static sfq_status record_calibration(sfq_run *r, sfq_outdir **dir, double baseli
     SFQ_TRY(digest_dev(r, dev, err));
     bool measured = r->measure != NULL;
     json_t *report = json_pack(
-        "{s:f, s:f, s:o, s:o, s:s, s:s, s:b}", "seconds", seconds, "baseline_seconds",
-        baseline_seconds, "metric", measured ? json_string(r->out->metric) : json_null(),
-        "baseline",
+        "{s:f, s:f, s:o, s:o, s:s, s:s}", "seconds", seconds, "baseline_seconds", baseline_seconds,
+        "metric", measured ? json_string(r->out->metric) : json_null(), "baseline",
         measured && isfinite(r->out->baseline) ? json_real(r->out->baseline) : json_null(), "dev",
-        dev, "student", sfq_dtype_info(r->choice.dtype)->name, "trains", (int)r->choice.trains);
+        dev, "student", sfq_dtype_info(r->choice.dtype)->name);
     if (report == NULL)
         return sfq_fail_memory(err, 0, "the journal");
     sfq_status status = sfq_journal_end(r->journal, "calibrate", dir, report, NULL, err);
