@@ -28,7 +28,7 @@ int sfq_sys_fallocate(int fd, off_t size); /* posix_fallocate: 0 or the error nu
 int sfq_sys_fsync(int fd);
 int sfq_sys_mkdir(const char *path, unsigned mode);
 int sfq_sys_rename(const char *from, const char *to);
-int sfq_sys_exchange(const char *a, const char *b); /* renameat2 RENAME_EXCHANGE */
+int sfq_sys_exchange(const char *a, const char *b);                /* renameat2 RENAME_EXCHANGE */
 int sfq_sys_linkat(const char *path, int dirfd, const char *name); /* another name for a file */
 int sfq_sys_unlinkat(int dirfd, const char *name, int flags);
 int sfq_sys_flock(int fd);            /* exclusive, does not wait; ends with the last descriptor */

@@ -9,8 +9,8 @@
 #include "base/mem.h"
 #include "compress/choose.h"
 #include "compress/copy.h"
+#include "compress/distill.h"
 #include "compress/prune.h"
-#include "compress/tune.h"
 #include "kernels/linalg.h"
 
 #include <math.h>
@@ -100,8 +100,6 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
         stage = most(stage, sfq_cap_add(student, sfq_prune_bytes(w)));
     if (o->prune > 0 && o->steps != 0)
         stage = most(stage, sfq_cap_add(student, sfq_distill_bytes(w, &like)));
-    if (o->steps != 0)
-        stage = most(stage, sfq_tune_bytes(w));
     return sfq_cap_add(stage, sfq_cap_add(held, data));
 }
 
@@ -229,9 +227,6 @@ static double recovery_macs(const sfq_work *w)
     }
     if (o->prune > 0 && o->steps != 0)
         work += (double)sfq_distill_steps(w) * TRAIN_SEQUENCES * per_token *
-                (PASSES_TRAIN * macs + 4 * logits);
-    if (o->steps != 0)
-        work += (double)sfq_tune_steps(w) * TRAIN_SEQUENCES * per_token *
                 (PASSES_TRAIN * macs + 4 * logits);
     return work;
 }

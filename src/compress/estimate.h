@@ -5,8 +5,8 @@
 
 #include "compress/plan.h"
 
-/* In which dtype a student is held: float where memory allows it; else the 16 bits of the source, of
- * which distillation trains norms and biases alone. */
+/* In which dtype a student is held: float where memory allows it; else the 16 bits of the source,
+ * of which distillation trains norms and biases alone. */
 typedef struct sfq_student_choice {
     bool made; /* by an earlier run that this one continues */
     sfq_dtype dtype;

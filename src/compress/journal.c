@@ -388,8 +388,8 @@ done:
     return status;
 }
 
-/* First it forgets its stages, then they go, journal.json last: killed in between, it is one without
- * a finished stage. */
+/* First it forgets its stages, then they go, journal.json last: killed in between, it is one
+ * without a finished stage. */
 static bool remove_directory(sfq_journal *j)
 {
     forget_stages(j);

@@ -3,10 +3,8 @@
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/copy.h"
-#include "compress/fold.h"
 #include "compress/pipeline_parts.h"
 #include "compress/report.h"
-#include "compress/tune.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -89,7 +87,6 @@ static sfq_status fold(sfq_run *r, sfq_outdir *dir, sfq_energy **energy, sfq_err
 {
     SFQ_TRY(sfq_run_need_student(r, err));
     SFQ_TRY(sfq_energy_run(energy, &r->work, r->student->net, err));
-    sfq_fold_run(r->student, *energy);
     SFQ_TRY(sfq_run_write_student(r, dir, err));
     sfq_student_close(&r->student);
     return SFQ_OK;
@@ -173,53 +170,6 @@ sfq_status sfq_run_fuse(sfq_run *r, sfq_error *err)
     return SFQ_OK;
 }
 
-/* ---- tune ---- */
-
-static sfq_status tune(sfq_run *r, sfq_tune_report *out, double *seconds, sfq_error *err)
-{
-    static const char *const old[] = {"fuse", NULL};
-    const char *packed = sfq_journal_find(r->journal, "fuse");
-    const char *state;
-    sfq_outdir *dir = NULL;
-    json_t *report = NULL;
-    sfq_status status = SFQ_OK;
-    if (packed == NULL)
-        return sfq_run_fail_journal(r, "the fused model is gone", err);
-    SFQ_DO(sfq_run_need_held_out(r, err));
-    SFQ_DO(sfq_journal_state(r->journal, "tune", &state, err));
-    SFQ_DO(sfq_journal_begin(r->journal, "tune", &dir, err));
-    SFQ_DO(sfq_tune_run(&r->work, packed, r->held_out, state, dir, out, err));
-    *seconds = sfq_run_lap(r);
-    report = sfq_run_training_json(out, *seconds);
-    if (report == NULL) {
-        status = sfq_fail_memory(err, 0, "the journal");
-        goto done;
-    }
-    SFQ_DO(sfq_journal_end(r->journal, "tune", &dir, report, old, err));
-done:
-    sfq_outdir_abort(&dir);
-    json_decref(report);
-    return status;
-}
-
-sfq_status sfq_run_tune(sfq_run *r, sfq_error *err)
-{
-    const json_t *report;
-    sfq_tune_report t = {0};
-    double seconds = 0;
-    if (!sfq_run_has_stage(r, "tune"))
-        return SFQ_OK;
-    SFQ_TRY(sfq_run_begin_stage(r, "tune", err));
-    if (sfq_journal_done(r->journal, "tune", &report))
-        SFQ_TRY(sfq_run_read_training(r, report, &t, &seconds, err));
-    else
-        SFQ_TRY(tune(r, &t, &seconds, err));
-    if (t.late)
-        sfq_run_tell_late(r, "tuning ended early");
-    sfq_run_add_stage(r, "tune", seconds, t.after, t.steps);
-    return SFQ_OK;
-}
-
 /* ---- install ---- */
 
 static sfq_status take(sfq_run *r, const char *from, const char *name, sfq_error *err)
@@ -239,7 +189,7 @@ sfq_status sfq_run_install(sfq_run *r, sfq_error *err)
     sfq_compress_result *out = r->out;
     double scales = NAN;
     double weights = NAN;
-    const char *from = sfq_journal_find(r->journal, sfq_run_has_stage(r, "tune") ? "tune" : "fuse");
+    const char *from = sfq_journal_find(r->journal, "fuse");
     if (from == NULL)
         return sfq_run_fail_journal(r, "the fused model is gone", err);
     SFQ_TRY(take(r, from, "model.safetensors", err));

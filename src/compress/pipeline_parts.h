@@ -88,9 +88,8 @@ sfq_status sfq_run_fail_journal(const sfq_run *run, const char *what, sfq_error 
 
 /* Straight from the original into run->dir. */
 sfq_status sfq_run_fuse_original(sfq_run *run, sfq_error *err);
-/* From the student into the journal; then tuned there; then into run->dir. */
+/* From the student into the journal; then into run->dir. */
 sfq_status sfq_run_fuse(sfq_run *run, sfq_error *err);
-sfq_status sfq_run_tune(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_install(sfq_run *run, sfq_error *err);
 
 #endif

@@ -569,18 +569,12 @@ int main(void)
 {
     seam_disarm();
     const struct CMUnitTest tests[] = {
-        WITH_SCRATCH(every_allocation),
-        WITH_SCRATCH(every_call_of_reading),
-        WITH_SCRATCH(existence_in_doubt),
-        WITH_SCRATCH(short_reads),
-        WITH_SCRATCH(every_failure_of_writing),
-        WITH_SCRATCH(short_writes),
-        WITH_SCRATCH(without_exchange),
-        WITH_SCRATCH(without_links),
-        WITH_SCRATCH(killed_anywhere),
-        WITH_SCRATCH(replacing_one_file),
-        WITH_SCRATCH(pool_without_memory),
-        cmocka_unit_test(rules_that_cannot_be_read),
+        WITH_SCRATCH(every_allocation),         WITH_SCRATCH(every_call_of_reading),
+        WITH_SCRATCH(existence_in_doubt),       WITH_SCRATCH(short_reads),
+        WITH_SCRATCH(every_failure_of_writing), WITH_SCRATCH(short_writes),
+        WITH_SCRATCH(without_exchange),         WITH_SCRATCH(without_links),
+        WITH_SCRATCH(killed_anywhere),          WITH_SCRATCH(replacing_one_file),
+        WITH_SCRATCH(pool_without_memory),      cmocka_unit_test(rules_that_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

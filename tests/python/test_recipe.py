@@ -84,12 +84,11 @@ def test_what_comes_out(encoder, program, tmp_path, data):
     assert value["calibration"] == {"sequences": 48, "tokens": value["calibration"]["tokens"],
                                     "fraction": 0.3}
     names = [stage["name"] for stage in value["stages"]]
-    assert names == ("check baseline calibrate prune reconstruct distill fuse tune evaluate "
+    assert names == ("check baseline calibrate prune reconstruct distill fuse evaluate "
                      "write").split()
     loss = {stage["name"]: stage["loss"] for stage in value["stages"]}
     assert loss["check"] is None and loss["evaluate"] is None
     assert 0 <= loss["distill"] <= loss["reconstruct"] <= loss["prune"]
-    assert loss["tune"] <= loss["fuse"]
     assert value["stopped_by"] == "done"
     assert sorted(os.listdir(tmp_path)) == ["out"]
     report = json.loads((out / "sfq_report.json").read_text())
@@ -228,8 +227,8 @@ def test_second_run_is_refused(encoder, program, models, data, tmp_path):
 
 def test_guard(encoder, tmp_path):
     # so few bits that the answers fall apart
-    run = encoder("out", "--max-drop", "0", "--prune", "0.7", "--bits", "2", "--embedding-bits", "2",
-                  "--steps", "0", status=3)
+    run = encoder("out", "--max-drop", "0", "--prune", "0.7", "--bits", "2", "--embedding-bits",
+                  "2", "--steps", "0", status=3)
     assert run.value["drop"] > 0 and run.value["error"]["code"] == "E_GUARD"
     assert run.value["output"] == str(tmp_path / "out.rejected")
     assert sorted(os.listdir(tmp_path)) == ["out.rejected"]
