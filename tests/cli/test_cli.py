@@ -476,7 +476,8 @@ class Compress(Case):
         for words in (["-o", out], ["-o", out, "--plan"], ["--plan"], ["--plan", "--prune", "0"],
                       ["--plan", "--steps", "0"]):
             self.refused(2, "compress", SST2, *words, says=["data", "--prune 0", "--steps 0"])
-        self.refused(2, "compress", SST2, "-o", out, "--task", "sst2", "--data", "x", says=["x"])
+        self.refused(2, "compress", SST2, "-o", out, "--task", "sst2", "--data", "x", "-q",
+                     says=["x"])
         self.assertEqual(os.listdir(self.scratch), [])
         pruned = self.object("compress", NOVELS, "--plan")
         whole = self.object("compress", NOVELS, "--plan", *self.DATA_FREE)
