@@ -145,6 +145,23 @@ sfq_status sfq_calibration_estimate(const sfq_source *source, const sfq_compress
     return sfq_calib_self_estimate(source, options, sequences, tokens, err);
 }
 
+/* Ids, types and keys of all that is looked at, with room to grow, and the work on it. */
+uint64_t sfq_calibration_bytes(const sfq_source *source, const sfq_net *net,
+                               const sfq_compress_options *options, uint64_t sequences,
+                               uint64_t tokens)
+{
+    enum { PER_TOKEN = 24, PER_SEQUENCE = 256, TOKENIZER = 64 << 20 };
+    bool self = options->data == NULL && options->text_count == 0;
+    size_t length = options->calib_length > 0 ? (size_t)options->calib_length : SFQ_CALIB_LENGTH;
+    length = sfq_min_size(length, (size_t)source->arch->max_positions);
+    uint64_t seen = self ? 1 : SFQ_CALIB_SCAN;
+    uint64_t bytes = sfq_cap_mul(sfq_cap_mul(seen, tokens), PER_TOKEN);
+    bytes = sfq_cap_add(bytes, sfq_cap_mul(sfq_cap_mul(seen, sequences), PER_SEQUENCE));
+    bytes = sfq_cap_add(bytes, self ? sfq_calib_self_bytes(source, net, length)
+                                    : sfq_calib_difficulty_bytes(source, net));
+    return sfq_cap_add(bytes, TOKENIZER);
+}
+
 /* ---- the set ---- */
 
 void sfq_calibration_close(sfq_calibration **calibration)

@@ -34,6 +34,10 @@ uint64_t sfq_calibration_tokens(const sfq_calibration *calibration);
  * and a sample is tokenized, so what cannot serve fails here already. */
 sfq_status sfq_calibration_estimate(const sfq_source *source, const sfq_compress_options *options,
                                     uint64_t *sequences, uint64_t *tokens, sfq_error *err);
+/* Memory of choosing so many; data that is mapped is not in it. */
+uint64_t sfq_calibration_bytes(const sfq_source *source, const sfq_net *net,
+                               const sfq_compress_options *options, uint64_t sequences,
+                               uint64_t tokens);
 
 /* To and from one file of the journal; load proves ids, offsets and sizes against the model. */
 sfq_status sfq_calibration_save(const sfq_calibration *calibration, sfq_outdir *dir,

@@ -103,11 +103,14 @@ sfq_status sfq_calib_self(sfq_calib_run *run, sfq_error *err);
 sfq_status sfq_calib_self_estimate(const sfq_source *source, const sfq_compress_options *options,
                                    uint64_t *sequences, uint64_t *tokens, sfq_error *err);
 
+uint64_t sfq_calib_self_bytes(const sfq_source *source, const sfq_net *net, size_t length);
+
 /* ---- difficulty.c: the original model's own uncertainty ---- */
 
 /* out [candidates]: entropy of a classifier's answer, mean cross-entropy of a language model's
  * tokens, in nats. NUMERIC for what is not finite. */
 sfq_status sfq_calib_difficulty(sfq_calib_run *run, double *out, sfq_error *err);
+uint64_t sfq_calib_difficulty_bytes(const sfq_source *source, const sfq_net *net);
 
 /* ---- curate.c: which of the candidates ---- */
 

@@ -226,14 +226,27 @@ static sfq_status bar_tokens(sfq_self *s, sfq_error *err)
                        s->run->source->dir);
 }
 
+static size_t lanes_of(const sfq_net *net, size_t length)
+{
+    uint64_t bytes = sfq_kv_bytes(net->arch, (int)length), room = net->weight_bytes / 4;
+    uint64_t lanes = (room > LANE_MEMORY ? room : LANE_MEMORY) / bytes;
+    return lanes < 1 ? 1 : lanes > MAX_LANES ? MAX_LANES : (size_t)lanes;
+}
+
+uint64_t sfq_calib_self_bytes(const sfq_source *source, const sfq_net *net, size_t length)
+{
+    uint64_t lanes = lanes_of(net, length), vocab = (uint64_t)source->arch->vocab;
+    uint64_t bytes = sfq_cap_mul(lanes, sfq_kv_bytes(net->arch, (int)length));
+    bytes = sfq_cap_add(bytes, (lanes + 2) * vocab * sizeof(float));
+    int threads = sfq_pool_threads(source->pool);
+    return sfq_cap_add(bytes, sfq_exec_bytes(net, threads, 2 * (size_t)lanes));
+}
+
 static sfq_status open_self(sfq_self *s, sfq_error *err)
 {
     const sfq_arch *arch = s->run->source->arch;
     size_t length = s->run->length;
-    uint64_t bytes = sfq_kv_bytes(arch, (int)length);
-    uint64_t room = s->run->net->weight_bytes / 4;
-    uint64_t lanes = (room > LANE_MEMORY ? room : LANE_MEMORY) / (bytes > 0 ? bytes : 1);
-    s->lanes = lanes < 1 ? 1 : lanes > MAX_LANES ? MAX_LANES : (size_t)lanes;
+    s->lanes = lanes_of(s->run->net, length);
     s->vocab = (size_t)arch->vocab;
     s->quarter = length / 4;
     s->barred = SFQ_NEW_ARRAY(unsigned char, s->vocab);

@@ -147,6 +147,15 @@ static sfq_status open_scoring(sfq_difficulty *d, sfq_error *err)
     return sfq_exec_open(&d->exec, d->run->net, d->run->kernels, d->run->source->pool, err);
 }
 
+uint64_t sfq_calib_difficulty_bytes(const sfq_source *source, const sfq_net *net)
+{
+    uint64_t rows = BATCH_TOKENS * (2 * sizeof(size_t) + sizeof(double) + 3 * sizeof(int32_t));
+    uint64_t logits = LOGIT_BYTES + (uint64_t)source->arch->vocab * sizeof(float);
+    size_t longest = sfq_max_size(BATCH_TOKENS, (size_t)source->arch->max_positions);
+    int threads = sfq_pool_threads(source->pool);
+    return sfq_cap_add(rows + logits, sfq_exec_bytes(net, threads, longest));
+}
+
 bool sfq_calib_scores(const sfq_calib_run *run)
 {
     sfq_model_head head = run->source->arch->head;

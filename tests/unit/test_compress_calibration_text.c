@@ -8,6 +8,7 @@
 #include "compress/calibration.h"
 #include "text/tokenizer.h"
 
+#include <malloc.h>
 #include <math.h>
 
 static sfq_error err;
@@ -21,7 +22,7 @@ typedef struct bench {
     const char *files[2];
     char dir[SCRATCH_ROOM], log[512], unit[16];
     uint64_t done, total;
-    size_t reports;
+    size_t reports, peak; /* bytes of the heap when progress was heard */
     bool stop;
 } bench;
 
@@ -38,6 +39,9 @@ static void hear_progress(void *ud, const sfq_progress *p)
     assert_true(p->done <= p->total && (b->reports == 0 || p->done >= b->done));
     snprintf(b->unit, sizeof b->unit, "%s", p->unit);
     b->done = p->done, b->total = p->total, b->reports++;
+    struct mallinfo2 heap = mallinfo2();
+    size_t used = heap.uordblks + heap.hblkhd;
+    b->peak = used > b->peak ? used : b->peak;
 }
 
 static bool hear_cancelled(void *ud)
@@ -510,6 +514,31 @@ static void test_self_ends(void **state)
     bench_close(&b);
 }
 
+/* What is announced is enough, and not far too much (the sanitizers' heap counts nothing). */
+static void test_memory(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        bench b;
+        sfq_calibration *c = NULL;
+        uint64_t sequences, tokens;
+        bench_open(&b, LM, 2);
+        if (kind > 0)
+            put_text(&b, 0, kind == 1 ? 1000 : 40000, "keeper");
+        b.o.pick = "curated";
+        b.o.calib_tokens = 3000;
+        struct mallinfo2 heap = mallinfo2();
+        size_t before = heap.uordblks + heap.hblkhd;
+        assert_ok(make(&b, &c));
+        assert_ok(sfq_calibration_estimate(b.source, &b.o, &sequences, &tokens, &err));
+        uint64_t bytes = sfq_calibration_bytes(b.source, b.net, &b.o, sequences, tokens);
+        assert_true(b.peak <= before + bytes);
+        assert_true(bytes < ((uint64_t)160 << 20));
+        sfq_calibration_close(&c);
+        bench_close(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_self),
         cmocka_unit_test(test_self_follows_the_model),
         cmocka_unit_test(test_self_ends),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests_name("calibration_text", tests, NULL, NULL);
 }
