@@ -1,5 +1,5 @@
 /* compress/energy.h - the mean square of every matrix's input channels over the tune part: what a
- * weight's error costs, for scales (M9's omega) and foldings. */
+ * weight's error costs, for scales (M9's omega). */
 #ifndef SFQ_COMPRESS_ENERGY_H
 #define SFQ_COMPRESS_ENERGY_H
 
