@@ -23,13 +23,8 @@ static const sfq_train_recipe encoder_recipe = {.lr = 2e-5,
                                                 .augment = {.replace = 0.1},
                                                 .sequences = 32,
                                                 .tokens = 4096};
-static const sfq_train_recipe lm_recipe = {.lr = 1e-4,
-                                           .warm_up = 0.05,
-                                           .clip = 1,
-                                           .temperature = 1,
-                                           .hidden = 0,
-                                           .sequences = 32,
-                                           .tokens = 2048};
+static const sfq_train_recipe lm_recipe = {
+    .lr = 2e-4, .warm_up = 0.05, .clip = 1, .temperature = 1, .sequences = 32, .tokens = 1024};
 
 static const sfq_train_recipe *recipe_of(const sfq_net *net)
 {
