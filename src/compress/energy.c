@@ -1,5 +1,5 @@
-/* compress/energy.c - what every matrix reads, on average: the net runs layer by layer over the
- * tune part, the pieces of the forward pass leave copies of each matrix's input, and a column's
+/* compress/energy.c - what every output projection reads, on average: the net runs layer by layer
+ * over the tune part, the pieces of the forward pass leave copies of its inputs, and a column's
  * squares are summed over tokens in their order, so that threads do not matter. */
 #include "compress/energy.h"
 
@@ -9,47 +9,44 @@
 #include <math.h>
 
 enum {
-    TOKENS = 1024,      /* of a batch, about */
-    COLUMN_GRAIN = 64,  /* columns of a worker's item */
-    INPUTS_OF_LAYER = 4 /* attn_in, att, ffn_in, ffn_act */
+    TOKENS = 1024,     /* of a batch, about */
+    COLUMN_GRAIN = 64, /* columns of a worker's item */
+    INPUTS = 2         /* of a layer: att, ffn_act */
 };
 
 /* ---- layout: all vectors in one piece ---- */
 
-static void widths_of(const sfq_arch *a, int layer, size_t width[INPUTS_OF_LAYER])
+static void widths_of(const sfq_arch *a, int layer, size_t width[INPUTS])
 {
     const sfq_layer_arch *l = &a->layer[layer];
-    width[0] = l->heads > 0 ? (size_t)a->hidden : 0;
-    width[1] = (size_t)l->heads * (size_t)a->head_dim;
-    width[2] = l->ffn > 0 ? (size_t)a->hidden : 0;
-    width[3] = (size_t)l->ffn;
+    width[0] = (size_t)l->heads * (size_t)a->head_dim;
+    width[1] = (size_t)l->ffn;
 }
 
 static size_t floats_of(const sfq_arch *a)
 {
-    size_t floats = (size_t)a->hidden;
+    size_t floats = 0;
     for (int i = 0; i < a->layers; i++) {
-        size_t width[INPUTS_OF_LAYER];
+        size_t width[INPUTS];
         widths_of(a, i, width);
-        floats += width[0] + width[1] + width[2] + width[3];
+        floats += width[0] + width[1];
     }
     return floats;
 }
 
 typedef struct energy_owner {
     sfq_energy public;
-    float **lists;  /* [4][layers] */
+    float **lists;  /* [2][layers] */
     float *vectors; /* [floats_of] */
 } energy_owner;
 
-/* The head's vector lies first, then each layer's four. */
 static sfq_status open_energy(sfq_energy **out, const sfq_arch *a, sfq_error *err)
 {
     const size_t layers = (size_t)a->layers, floats = floats_of(a);
     energy_owner *e = SFQ_NEW(energy_owner);
     *out = NULL;
     if (e != NULL) {
-        e->lists = SFQ_NEW_ARRAY(float *, INPUTS_OF_LAYER *layers);
+        e->lists = SFQ_NEW_ARRAY(float *, INPUTS *layers);
         e->vectors = SFQ_NEW_ARRAY(float, floats);
     }
     if (e == NULL || e->lists == NULL || e->vectors == NULL) {
@@ -57,18 +54,12 @@ static sfq_status open_energy(sfq_energy **out, const sfq_arch *a, sfq_error *er
         sfq_energy_close(&partial);
         return sfq_fail_memory(err, floats * sizeof(float), "the inputs' energies");
     }
-    e->public = (sfq_energy){.layers = a->layers,
-                             .tied_head = a->head == SFQ_MODEL_HEAD_LM && a->tied_head,
-                             .attn_in = e->lists,
-                             .att = e->lists + layers,
-                             .ffn_in = e->lists + 2 * layers,
-                             .ffn_act = e->lists + 3 * layers,
-                             .final = e->vectors};
-    float *at = e->vectors + a->hidden;
+    e->public = (sfq_energy){.layers = a->layers, .att = e->lists, .ffn_act = e->lists + layers};
+    float *at = e->vectors;
     for (int i = 0; i < a->layers; i++) {
-        size_t width[INPUTS_OF_LAYER];
+        size_t width[INPUTS];
         widths_of(a, i, width);
-        for (size_t j = 0; j < INPUTS_OF_LAYER; j++) {
+        for (size_t j = 0; j < INPUTS; j++) {
             e->lists[j * layers + (size_t)i] = at;
             at += width[j];
         }
@@ -90,29 +81,11 @@ void sfq_energy_close(sfq_energy **energy)
 
 const float *sfq_energy_of(const sfq_energy *energy, const sfq_module *module)
 {
-    if (module->layer >= energy->layers)
+    if (module->layer < 0 || module->layer >= energy->layers)
         return NULL;
-    switch (module->role) {
-    case SFQ_ROLE_Q:
-    case SFQ_ROLE_K:
-    case SFQ_ROLE_V:
-    case SFQ_ROLE_QKV:
-        return energy->attn_in[module->layer];
-    case SFQ_ROLE_O:
+    if (module->role == SFQ_ROLE_O)
         return energy->att[module->layer];
-    case SFQ_ROLE_GATE:
-    case SFQ_ROLE_UP:
-        return energy->ffn_in[module->layer];
-    case SFQ_ROLE_DOWN:
-        return energy->ffn_act[module->layer];
-    case SFQ_ROLE_WORD_EMBEDDING:
-        return energy->tied_head ? energy->final : NULL;
-    case SFQ_ROLE_LM_HEAD:
-    case SFQ_ROLE_POOLER:
-        return energy->final;
-    default:
-        return NULL;
-    }
+    return module->role == SFQ_ROLE_DOWN ? energy->ffn_act[module->layer] : NULL;
 }
 
 /* ---- the pass ---- */
@@ -160,9 +133,9 @@ static size_t widest_layer(const sfq_arch *a)
 {
     size_t widest = 0;
     for (int i = 0; i < a->layers; i++) {
-        size_t width[INPUTS_OF_LAYER];
+        size_t width[INPUTS];
         widths_of(a, i, width);
-        widest = sfq_max_size(widest, width[0] + width[1] + width[2] + width[3]);
+        widest = sfq_max_size(widest, width[0] + width[1]);
     }
     return widest;
 }
@@ -198,17 +171,16 @@ static void add_squares(const energy_pass *p, const float *x, size_t width, size
 static sfq_status run_layer(energy_pass *p, int layer, double **sums, sfq_error *err)
 {
     const size_t t = p->batch.batch.offset[p->batch.batch.sequences];
-    size_t width[INPUTS_OF_LAYER];
-    float *input[INPUTS_OF_LAYER], *at = p->inside;
+    size_t width[INPUTS];
+    float *input[INPUTS], *at = p->inside;
     widths_of(p->net->arch, layer, width);
-    for (size_t i = 0; i < INPUTS_OF_LAYER; i++) {
+    for (size_t i = 0; i < INPUTS; i++) {
         input[i] = width[i] > 0 ? at : NULL;
         at += t * width[i];
     }
-    const sfq_block_save save = {
-        .attn_in = input[0], .att = input[1], .ffn_in = input[2], .ffn_act = input[3]};
+    const sfq_block_save save = {.att = input[0], .ffn_act = input[1]};
     SFQ_TRY(sfq_forward_layer(p->exec, &p->batch.batch, layer, p->x, &save, err));
-    for (size_t i = 0; i < INPUTS_OF_LAYER; i++) {
+    for (size_t i = 0; i < INPUTS; i++) {
         if (input[i] != NULL)
             add_squares(p, input[i], width[i], t, *sums);
         *sums += width[i];
@@ -216,28 +188,15 @@ static sfq_status run_layer(energy_pass *p, int layer, double **sums, sfq_error 
     return SFQ_OK;
 }
 
-/* The head's inputs: all tokens of a language model, the first of each sequence for a pooler. */
-static void run_final(energy_pass *p)
-{
-    const sfq_batch *b = &p->batch.batch;
-    const size_t c = (size_t)p->net->arch->hidden;
-    sfq_forward_final(p->exec, p->x, b->offset[b->sequences]);
-    if (p->net->pooler.n == 0)
-        add_squares(p, p->x, c, b->offset[b->sequences], p->sums);
-    for (size_t s = 0; s < b->sequences && p->net->pooler.n > 0; s++)
-        add_squares(p, p->x + b->offset[s] * c, c, 1, p->sums);
-}
-
 static sfq_status run_batch(energy_pass *p, size_t first, size_t end, sfq_error *err)
 {
-    double *sums = p->sums + p->net->arch->hidden;
+    double *sums = p->sums;
     sfq_token_batch_clear(&p->batch);
     for (size_t i = first; i < end; i++)
         SFQ_TRY(sfq_token_batch_take(&p->batch, p->work->calibration, i, err));
     SFQ_TRY(sfq_forward_embed(p->exec, &p->batch.batch, p->x, err));
     for (int layer = 0; layer < p->net->arch->layers; layer++)
         SFQ_TRY(run_layer(p, layer, &sums, err));
-    run_final(p);
     return SFQ_OK;
 }
 
@@ -254,7 +213,7 @@ sfq_status sfq_energy_run(sfq_energy **out, const sfq_work *work, const sfq_net 
                           sfq_error *err)
 {
     const sfq_calibration *c = work->calibration;
-    const size_t hidden = (size_t)net->arch->hidden, floats = floats_of(net->arch);
+    const size_t floats = floats_of(net->arch);
     energy_pass p = {.work = work, .net = net};
     sfq_energy *energy = NULL;
     sfq_status status = SFQ_OK;
@@ -269,8 +228,7 @@ sfq_status sfq_energy_run(sfq_energy **out, const sfq_work *work, const sfq_net 
         sfq_work_progress(work, c->offset[end], c->offset[c->tune], "tokens");
     }
     for (size_t i = 0; i < floats; i++) {
-        size_t rows = i < hidden && net->pooler.n > 0 ? c->tune : c->offset[c->tune];
-        vectors[i] = (float)(p.sums[i] / (double)rows);
+        vectors[i] = (float)(p.sums[i] / (double)c->offset[c->tune]);
         if (!isfinite(vectors[i])) {
             status = sfq_fail(err, SFQ_E_NUMERIC, "the model's states are not finite numbers");
             goto done;

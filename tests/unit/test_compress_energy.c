@@ -76,19 +76,17 @@ static void assert_vector(const sums *want, const float *found, size_t width, si
 static void check_model(const char *model)
 {
     static fixture f;
-    static sums in[4][4], end; /* [layer][input] */
-    static float inside[4][LONGEST * 1024], x[LONGEST * 1024];
+    static sums in[4][2]; /* [layer][input] */
+    static float inside[2][LONGEST * 1024], x[LONGEST * 1024];
     sfq_energy *e;
     sfq_exec *exec;
     memset(in, 0, sizeof in);
-    memset(&end, 0, sizeof end);
     fixture_open(&f, model, 1);
     const sfq_arch *a = f.net->arch;
-    const size_t c = (size_t)a->hidden;
     assert_true(a->layers <= 4);
     assert_ok(sfq_energy_run(&e, &f.work, f.net, &err));
     assert_ok(sfq_exec_open(&exec, f.net, f.work.kernels, NULL, &err));
-    size_t width[4] = {0};
+    size_t width[2] = {0};
     for (size_t s = 0; s < TUNE; s++) {
         const size_t offset[2] = {0, f.offset[s + 1] - f.offset[s]};
         sfq_batch batch = {.sequences = 1,
@@ -97,26 +95,19 @@ static void check_model(const char *model)
                            .types = f.types + f.offset[s]};
         assert_ok(sfq_forward_embed(exec, &batch, x, &err));
         for (int l = 0; l < a->layers; l++) {
-            const size_t widths[4] = {c, (size_t)a->layer[l].heads * (size_t)a->head_dim, c,
+            const size_t widths[2] = {(size_t)a->layer[l].heads * (size_t)a->head_dim,
                                       (size_t)a->layer[l].ffn};
             memcpy(width, widths, sizeof width);
-            const sfq_block_save save = {
-                .attn_in = inside[0], .att = inside[1], .ffn_in = inside[2], .ffn_act = inside[3]};
+            const sfq_block_save save = {.att = inside[0], .ffn_act = inside[1]};
             assert_ok(sfq_forward_layer(exec, &batch, l, x, &save, &err));
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 2; i++)
                 add(&in[l][i], inside[i], widths[i], offset[1]);
         }
-        sfq_forward_final(exec, x, offset[1]);
-        add(&end, x, c, a->labels > 0 ? 1 : offset[1]);
     }
     for (int l = 0; l < a->layers; l++) {
-        assert_vector(&in[l][0], e->attn_in[l], width[0], f.offset[TUNE]);
-        assert_vector(&in[l][1], e->att[l], width[1], f.offset[TUNE]);
-        assert_vector(&in[l][2], e->ffn_in[l], width[2], f.offset[TUNE]);
-        assert_vector(&in[l][3], e->ffn_act[l], width[3], f.offset[TUNE]);
+        assert_vector(&in[l][0], e->att[l], width[0], f.offset[TUNE]);
+        assert_vector(&in[l][1], e->ffn_act[l], width[1], f.offset[TUNE]);
     }
-    assert_vector(&end, e->final, c, a->labels > 0 ? TUNE : f.offset[TUNE]);
-    assert_int_equal(e->tied_head, a->tied_head);
     sfq_energy_close(&e);
     sfq_exec_close(&exec);
     fixture_close(&f);
@@ -138,13 +129,9 @@ static void test_against_single_sequences(void **state)
 
 static void assert_same(const sfq_energy *a, const sfq_energy *b, const sfq_arch *arch)
 {
-    const size_t c = (size_t)arch->hidden * sizeof(float);
-    assert_memory_equal(a->final, b->final, c);
     for (int l = 0; l < arch->layers; l++) {
         size_t heads = (size_t)arch->layer[l].heads * (size_t)arch->head_dim;
-        assert_memory_equal(a->attn_in[l], b->attn_in[l], c);
         assert_memory_equal(a->att[l], b->att[l], heads * sizeof(float));
-        assert_memory_equal(a->ffn_in[l], b->ffn_in[l], c);
         assert_memory_equal(a->ffn_act[l], b->ffn_act[l],
                             (size_t)arch->layer[l].ffn * sizeof(float));
     }
@@ -189,7 +176,6 @@ static void test_cut(void **state)
     const float *v = sfq_energy_of(e, &up);
     for (size_t i = 0; i < 64; i++)
         assert_true(v[i] > 0 && isfinite(v[i]));
-    assert_true(e->final[0] > 0);
     sfq_energy_close(&e);
     sfq_student_close(&student);
     fixture_close(&f);
