@@ -50,7 +50,6 @@ typedef struct refit {
     float *sum, *target;      /* [largest batch, C] residual sums of student and teacher */
     float *weight;            /* [largest batch] */
     double weights, squares;  /* their sum over all tokens, and that of their squares */
-    float *scratch;           /* sfq_linalg_sum_floats */
     backup *saved;            /* [layers * SFQ_PARTS] of the segment at hand */
     float *begin;             /* [T, C] the student's states where the segment begins */
     int round;
@@ -84,7 +83,6 @@ uint64_t sfq_reconstruct_bytes(const sfq_work *work)
     const uint64_t doubles = sfq_cap_mul(k, k + c + 1);
     uint64_t floats = sfq_cap_mul(batch, 2 * (k + c) + 1);
     floats = sfq_cap_add(floats, sfq_cap_mul(t, c));
-    floats = sfq_cap_add(floats, sfq_linalg_sum_floats(k, c));
     floats = sfq_cap_add(floats, sfq_cap_mul(parts * c, k));
     return sfq_cap_add(
         sfq_cap_mul(sfq_walk_bytes(work, work->teacher), 2),
@@ -96,7 +94,6 @@ static sfq_status open_refit(refit *r, sfq_error *err)
     const size_t parts = (size_t)r->student->arch->layers * SFQ_PARTS;
     const size_t c = (size_t)r->student->arch->hidden;
     const size_t k = widest_input(r->student->arch);
-    const size_t scratch = sfq_linalg_sum_floats(k, c);
     SFQ_TRY(sfq_walk_open(&r->teacher, r->work, r->work->teacher, err));
     SFQ_TRY(sfq_walk_open(&r->own, r->work, r->student->net, err));
     const size_t batch = r->own.batch_t;
@@ -108,12 +105,11 @@ static sfq_status open_refit(refit *r, sfq_error *err)
     r->sum = SFQ_NEW_ARRAY(float, batch *c);
     r->target = SFQ_NEW_ARRAY(float, batch *c);
     r->weight = SFQ_NEW_ARRAY(float, batch);
-    r->scratch = SFQ_NEW_ARRAY(float, scratch);
     r->saved = SFQ_NEW_ARRAY(backup, parts);
     r->begin = SFQ_NEW_ARRAY(float, r->own.t *c);
     if (r->h == NULL || r->g == NULL || r->diagonal == NULL || r->act == NULL || r->rows == NULL ||
-        r->sum == NULL || r->target == NULL || r->weight == NULL || r->scratch == NULL ||
-        r->saved == NULL || r->begin == NULL)
+        r->sum == NULL || r->target == NULL || r->weight == NULL || r->saved == NULL ||
+        r->begin == NULL)
         return sfq_fail_memory(err, k * (k + c) * sizeof(double), "least squares");
     return SFQ_OK;
 }
@@ -139,7 +135,6 @@ static void close_refit(refit *r)
     sfq_mem_free(r->sum);
     sfq_mem_free(r->target);
     sfq_mem_free(r->weight);
-    sfq_mem_free(r->scratch);
     sfq_mem_free(r->saved);
     sfq_mem_free(r->begin);
 }
@@ -200,8 +195,7 @@ static sfq_status sum_batch(refit *r, int layer, sfq_part part, size_t first, si
                                                      .weight = r->weight,
                                                      .t = n,
                                                      .k = k + bias,
-                                                     .n = c,
-                                                     .scratch = r->scratch});
+                                                     .n = c});
     return SFQ_OK;
 }
 
@@ -215,7 +209,7 @@ static sfq_status sum_part(refit *r, int layer, sfq_part part, size_t k, bool bi
     for (size_t first = 0, end; first < cal->tune; first = end) {
         const double pass = (double)first / (double)cal->tune / 2; /* and as much to advance */
         sfq_prune_progress(r->work, r->round, cal->tune,
-                           ((double)layer * SFQ_PARTS + part + pass) / parts);
+                           ((double)layer * SFQ_PARTS + (double)part + pass) / parts);
         SFQ_TRY(sfq_work_check(r->work, err));
         end = sfq_walk_end(cal, first);
         SFQ_TRY(sum_batch(r, layer, part, first, end, k, bias, err));

@@ -215,7 +215,6 @@ sfq_status sfq_request_make(json_t **out, const sfq_source *source,
     maker m = {.object = json_object()};
     put(&m, "version", json_string(SFQ_VERSION_STRING));
     put(&m, "instructions", json_string(sfq_kernels_get(cap)->isa_name));
-    put(&m, "linear algebra", text(sfq_linalg_core()));
     put(&m, "model", json_string(model));
     put(&m, "text", json_string(texts));
     put(&m, "data", options->data != NULL ? json_string(data) : json_null());

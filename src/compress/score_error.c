@@ -15,7 +15,6 @@
 typedef struct sums {
     double *h;       /* [K, K] */
     float *act;      /* [largest batch, K] */
-    float *scratch;  /* sfq_linalg_sum_floats */
     double *inverse; /* [K, K] */
     double *block;   /* [unit, unit] of the inverse */
     double *w;       /* [unit, C] */
@@ -59,7 +58,7 @@ uint64_t sfq_error_bytes(const sfq_arch *arch, size_t tokens)
     const uint64_t unit = unit_columns(arch);
     const uint64_t c = (uint64_t)arch->hidden;
     const uint64_t doubles = sfq_cap_add(sfq_cap_mul(k, 2 * k + 1), unit * (unit + 2 * c));
-    const uint64_t floats = sfq_cap_add(sfq_cap_mul(k, tokens), sfq_linalg_sum_floats(k, 0));
+    const uint64_t floats = sfq_cap_mul(k, tokens);
     return sfq_cap_add(sfq_cap_mul(doubles, sizeof(double)), sfq_cap_mul(floats, sizeof(float)));
 }
 
@@ -68,17 +67,15 @@ static sfq_status open_sums(sums *s, const sfq_arch *arch, size_t batch, sfq_err
     const size_t unit = unit_columns(arch);
     const size_t c = (size_t)arch->hidden;
     const size_t k = widest(arch);
-    const size_t scratch = sfq_linalg_sum_floats(k, 0);
     s->h = SFQ_NEW_ARRAY(double, k *k);
     s->inverse = SFQ_NEW_ARRAY(double, k *k);
     s->act = SFQ_NEW_ARRAY(float, batch *k);
-    s->scratch = SFQ_NEW_ARRAY(float, scratch);
     s->block = SFQ_NEW_ARRAY(double, unit *unit);
     s->w = SFQ_NEW_ARRAY(double, unit *c);
     s->x = SFQ_NEW_ARRAY(double, unit *c);
     s->diagonal = SFQ_NEW_ARRAY(double, k);
-    if (s->h == NULL || s->inverse == NULL || s->act == NULL || s->scratch == NULL ||
-        s->block == NULL || s->w == NULL || s->x == NULL || s->diagonal == NULL)
+    if (s->h == NULL || s->inverse == NULL || s->act == NULL || s->block == NULL || s->w == NULL ||
+        s->x == NULL || s->diagonal == NULL)
         return sfq_fail_memory(err, 2 * k * k * sizeof(double), "second moments");
     return SFQ_OK;
 }
@@ -88,7 +85,6 @@ static void close_sums(sums *s)
     sfq_mem_free(s->h);
     sfq_mem_free(s->inverse);
     sfq_mem_free(s->act);
-    sfq_mem_free(s->scratch);
     sfq_mem_free(s->block);
     sfq_mem_free(s->w);
     sfq_mem_free(s->x);
@@ -178,8 +174,7 @@ static sfq_status sum_part(error_run *run, int layer, sfq_part part, size_t k, c
                                               .lda = k,
                                               .weight = weight + c->offset[first],
                                               .t = c->offset[end] - c->offset[first],
-                                              .k = k,
-                                              .scratch = s->scratch});
+                                              .k = k});
     }
     return SFQ_OK;
 }

@@ -1,7 +1,8 @@
-/* kernels/linalg.h - float linear algebra for gradients and least squares: BLIS (serial) called on
- * tiles whose borders depend on the shapes alone, spread over our pool. So a result does not
- * depend on the thread count. Inference does not use it. Matrices are row-major. From inside a
- * pool task only with pool NULL: all of it then runs on the calling thread. */
+/* kernels/linalg.h - float linear algebra for gradients and least squares, spread over a pool. A
+ * result depends neither on the thread count nor on the instruction set: all give the same bits
+ * (tile.h). Inference does not use it. Matrices are row-major. From inside a pool task only with
+ * pool NULL: all of it then runs on the calling thread. MEMORY never: nothing is allocated, but
+ * each thread that takes part needs 600 KB of stack. */
 #ifndef SFQ_KERNELS_LINALG_H
 #define SFQ_KERNELS_LINALG_H
 
@@ -24,17 +25,14 @@ void sfq_linalg_gemm(sfq_pool *pool, const sfq_linalg_product *p);
 
 /* h [K, K], the lower triangle (i >= j) += sum over t of weight[t] a_t a_t^T; g [K, N] += sum over
  * t of weight[t] a_t z_t^T. a [T, lda], z [T, ldz], weight [T] or NULL (all 1). Products are float
- * inside fixed blocks of rows; their sum is double, in the order of the rows. scratch:
- * sfq_linalg_sum_floats(k, n) floats. h or g may be NULL. MEMORY never: no allocation. */
+ * inside fixed blocks of rows; their sum is double, in the order of the rows. h or g may be NULL. */
 typedef struct sfq_linalg_sums {
     double *h, *g;
     const float *a, *z, *weight;
     size_t lda, ldz;
     size_t t, k, n;
-    float *scratch;
 } sfq_linalg_sums;
 
-size_t sfq_linalg_sum_floats(size_t k, size_t n);
 void sfq_linalg_sum(sfq_pool *pool, const sfq_linalg_sums *s);
 
 /* Cholesky factor L of the lower triangle of h [K, K], in place; the upper triangle is neither read
@@ -44,8 +42,5 @@ bool sfq_linalg_cholesky(sfq_pool *pool, double *h, size_t k);
 void sfq_linalg_solve(sfq_pool *pool, const double *factor, size_t k, double *x, size_t n);
 /* inverse [K, K] = (L L^T)^-1, both triangles. */
 void sfq_linalg_inverse(sfq_pool *pool, const double *factor, size_t k, double *inverse);
-
-/* The processor type that BLIS chose its kernels for, static ("skx"). */
-const char *sfq_linalg_core(void);
 
 #endif

@@ -184,7 +184,8 @@ static void *call_often(void *arg)
     return NULL;
 }
 
-/* Debian's serial OpenBLAS in place of BLIS (LD_PRELOAD) fails this one more often than not. */
+/* Products keep no state that callers share. (A BLAS may: Debian's serial OpenBLAS in this place
+ * failed more often than not.) */
 static void callers_at_once(void **state)
 {
     (void)state;
@@ -222,7 +223,6 @@ static sums make_sums(size_t t, size_t k, size_t n, bool weighted)
                             .t = t,
                             .k = k,
                             .n = n};
-    x.s.scratch = room(sfq_linalg_sum_floats(k, n), sizeof(float));
     return x;
 }
 
@@ -231,7 +231,6 @@ static void free_sums(sums *x)
     free(x->a);
     free(x->z);
     free(x->weight);
-    free(x->s.scratch);
 }
 
 static double *random_doubles(size_t count, uint64_t stream)
@@ -253,8 +252,8 @@ static void check_sum(const sfq_linalg_sums *s, double got, double before, const
         sum += term;
         size += fabs(term);
     }
-    /* float errors of one block of at most 512 rows */
-    assert_near(got, before + sum, size * 512 * (double)FLT_EPSILON + 1e-14 * fabs(before));
+    /* float errors of one block of at most 256 rows */
+    assert_near(got, before + sum, size * 256 * (double)FLT_EPSILON + 1e-14 * fabs(before));
 }
 
 static void run_sums(size_t t, size_t k, size_t n, bool weighted, bool want_h, bool want_g)
@@ -454,13 +453,6 @@ static void not_positive_definite(void **state)
             }
 }
 
-static void core_has_a_name(void **state)
-{
-    (void)state;
-    assert_non_null(sfq_linalg_core());
-    assert_true(strlen(sfq_linalg_core()) > 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,7 +464,6 @@ int main(void)
         cmocka_unit_test(sums_are_double),
         cmocka_unit_test(factor_solve_invert),
         cmocka_unit_test(not_positive_definite),
-        cmocka_unit_test(core_has_a_name),
     };
     return cmocka_run_group_tests(tests, open_pools, close_pools);
 }
