@@ -25,7 +25,8 @@ void sfq_linalg_gemm(sfq_pool *pool, const sfq_linalg_product *p);
 
 /* h [K, K], the lower triangle (i >= j) += sum over t of weight[t] a_t a_t^T; g [K, N] += sum over
  * t of weight[t] a_t z_t^T. a [T, lda], z [T, ldz], weight [T] or NULL (all 1). Products are float
- * inside fixed blocks of rows; their sum is double, in the order of the rows. h or g may be NULL. */
+ * inside fixed blocks of rows; their sum is double, in the order of the rows. h or g may be NULL.
+ */
 typedef struct sfq_linalg_sums {
     double *h, *g;
     const float *a, *z, *weight;

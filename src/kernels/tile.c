@@ -10,7 +10,8 @@ static const sfq_tiles tiles_ref = {sfq_tile_f32_ref, sfq_tile_f64_ref};
 static const sfq_tiles tiles_avx2 = {sfq_tile_f32_avx2, sfq_tile_f64_avx2};
 static const sfq_tiles tiles_avx512 = {sfq_tile_f32_avx512, sfq_tile_f64_avx512};
 
-/* A level's instructions as cmake/flags.cmake gives them to its files. */
+/* The instructions that cmake/flags.cmake gives to a level's files. (F16C is one, but tiles hold no
+ * half floats, and Clang 14 has no name for it here.) */
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

@@ -201,9 +201,9 @@ static size_t half(size_t n, bool cut)
     return cut && n > 1 ? n / 2 : n;
 }
 
-/* ---- libraries whose allocations do not fail: they end the process then ---- */
+/* ---- a library whose allocations do not fail: it ends the process then ---- */
 
-static const char *const exempt_names[] = {"libpopt.so", "libblis.so"};
+static const char *const exempt_names[] = {"libpopt.so"};
 
 enum { EXEMPT = sizeof exempt_names / sizeof *exempt_names };
 
