@@ -4,7 +4,6 @@
 
 #include "base/mem.h"
 #include "kernels/kernels.h"
-#include "kernels/linalg.h"
 
 #include <math.h>
 #include <string.h>
@@ -167,8 +166,6 @@ static json_t *make_report(maker *m, const sfq_report *report, const char *title
     put(m, out, "recipe", json_string(r->recipe));
     put(m, out, "options", make_options(m, report->options));
     put(m, out, "isa", json_string(isa));
-    put(m, out, "linear_algebra",
-        report->calibration != NULL ? text(sfq_linalg_core()) : json_null());
     put(m, out, "threads", json_integer(sfq_pool_threads(report->source->pool)));
     put(m, out, "original_parameters", whole(report->source->original_parameters));
     put(m, out, "original_bytes", whole(r->original_bytes));

@@ -5,7 +5,6 @@
 #include "base/ck.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "kernels/linalg.h"
 
 #include <errno.h>
 #include <fcntl.h>
