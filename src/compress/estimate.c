@@ -9,8 +9,8 @@
 #include "base/mem.h"
 #include "compress/choose.h"
 #include "compress/copy.h"
-#include "compress/distill.h"
 #include "compress/prune.h"
+#include "compress/tune.h"
 #include "kernels/linalg.h"
 
 #include <math.h>
@@ -95,11 +95,12 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
     sfq_net like = *w->teacher; /* as wide as a student is at most, held as it is */
     like.word.dtype = c->dtype;
     uint64_t stage = most(plan->memory_bytes, sfq_energy_bytes(w, w->teacher));
-    stage = sfq_cap_add(stage, student);
     if (o->prune > 0)
         stage = most(stage, sfq_cap_add(student, sfq_prune_bytes(w)));
     if (o->prune > 0 && o->steps != 0)
         stage = most(stage, sfq_cap_add(student, sfq_distill_bytes(w, &like)));
+    if (o->steps != 0)
+        stage = most(stage, sfq_tune_bytes(w));
     return sfq_cap_add(stage, sfq_cap_add(held, data));
 }
 
@@ -126,8 +127,8 @@ static uint64_t choose_student(sfq_student_choice *c, const sfq_work *w, const s
 
 /* ---- disk ---- */
 
-/* Two students at a time while a stage hands over to the next, or a student, its copy with
- * foldings and the artifact, or the artifact three times; beside them the state of training. */
+/* Two students at a time while a stage hands over to the next, beside them the state of training;
+ * or a student and the artifact; or the artifact three times. */
 static uint64_t peak_disk(const sfq_work *w, const sfq_plan *plan, const sfq_student_choice *c,
                           uint64_t artifact)
 {
@@ -137,7 +138,7 @@ static uint64_t peak_disk(const sfq_work *w, const sfq_plan *plan, const sfq_stu
     /* moments, weights and the best weights so far, twice while they are replaced */
     const uint64_t state = trains ? sfq_cap_mul(8, student) : 0;
     uint64_t peak = sfq_cap_add(sfq_cap_mul(2, student), state);
-    peak = most(peak, sfq_cap_add(sfq_cap_mul(2, student), artifact));
+    peak = most(peak, sfq_cap_add(student, artifact));
     peak = most(peak, sfq_cap_mul(3, artifact));
     return sfq_cap_add(peak, others);
 }
@@ -227,6 +228,9 @@ static double recovery_macs(const sfq_work *w)
     }
     if (o->prune > 0 && o->steps != 0)
         work += (double)sfq_distill_steps(w) * TRAIN_SEQUENCES * per_token *
+                (PASSES_TRAIN * macs + 4 * logits);
+    if (o->steps != 0)
+        work += (double)sfq_tune_steps(w) * TRAIN_SEQUENCES * per_token *
                 (PASSES_TRAIN * macs + 4 * logits);
     return work;
 }

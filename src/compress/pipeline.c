@@ -1,7 +1,7 @@
 /* compress/pipeline.c - the order of the stages. Without pruning and recalibration: check,
  * baseline, fuse, evaluate, write. With them: check, baseline, calibrate, prune (rounds of cut and
- * reconstruct), distill, fuse, evaluate, write. The artifact is made in a directory that nobody
- * sees, the last step shows it; stages before it leave what they did in the journal. */
+ * reconstruct), distill, fuse, tune, evaluate, write. The artifact is made in a directory that
+ * nobody sees, the last step shows it; stages before it leave what they did in the journal. */
 #include "compress/pipeline.h"
 
 #include "base/clock.h"
@@ -120,6 +120,7 @@ static void name_stages(sfq_run *r)
     add_name(r, o->prune > 0, "prune");
     add_name(r, o->prune > 0 && o->steps != 0, "distill");
     add_name(r, true, "fuse");
+    add_name(r, o->steps != 0, "tune");
     add_name(r, r->measure != NULL, "evaluate");
     add_name(r, true, "write");
     r->work.stages = r->name_count;
@@ -288,6 +289,7 @@ static sfq_status make_artifact(sfq_run *r, sfq_error *err)
     SFQ_TRY(sfq_run_prune(r, err));
     SFQ_TRY(sfq_run_distill(r, err));
     SFQ_TRY(sfq_run_fuse(r, err));
+    SFQ_TRY(sfq_run_tune(r, err));
     return sfq_run_install(r, err);
 }
 

@@ -1,10 +1,12 @@
 /* compress/pipeline_fuse.c - from weights to codes and scales. Fusing reads a directory, so that
- * the original and a student are one case; the student's is a temporary of the journal. */
+ * the original and a student, which lies in the journal, are one case. */
 #include "base/hooks.h"
 #include "base/mem.h"
 #include "compress/copy.h"
+#include "compress/packed.h"
 #include "compress/pipeline_parts.h"
 #include "compress/report.h"
+#include "compress/tune.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -35,82 +37,66 @@ sfq_status sfq_run_fuse_original(sfq_run *r, sfq_error *err)
     return SFQ_OK;
 }
 
-/* ---- the loss of an artifact ---- */
+/* ---- fuse ---- */
 
 static sfq_status measure_packed(sfq_run *r, const char *dir, double *loss, sfq_error *err)
 {
-    sfq_hf_config *config = NULL;
-    sfq_artifact_info *artifact = NULL;
-    sfq_arch *arch = NULL;
-    sfq_checkpoint *ck = NULL;
-    sfq_modules *modules = NULL;
-    sfq_net *net = NULL;
-    sfq_status status = SFQ_OK;
-    const sfq_hooks *hooks = &r->options->hooks;
-    SFQ_DO(sfq_run_need_held_out(r, err));
-    SFQ_DO(sfq_hf_config_open(&config, dir, err));
-    SFQ_DO(sfq_artifact_read(&artifact, config, err));
-    SFQ_DO(sfq_arch_open(&arch, config, artifact, dir, err));
-    SFQ_DO(sfq_checkpoint_open(&ck, dir, hooks, err));
-    SFQ_DO(sfq_modules_open(&modules, arch, ck, artifact, err));
-    SFQ_DO(sfq_net_open(&net, arch, modules, ck, artifact, hooks, err));
-    SFQ_DO(sfq_loss_measure(r->held_out, net, loss, err));
-done:
-    sfq_net_close(&net);
-    sfq_modules_close(&modules);
-    sfq_checkpoint_close(&ck);
-    sfq_arch_close(&arch);
-    sfq_artifact_free(&artifact);
-    sfq_hf_config_close(&config);
+    sfq_packed *packed = NULL;
+    SFQ_TRY(sfq_run_need_held_out(r, err));
+    SFQ_TRY(sfq_packed_open(&packed, dir, &r->options->hooks, err));
+    sfq_status status = sfq_loss_measure(r->held_out, packed->bound, loss, err);
+    sfq_packed_close(&packed);
     return status;
 }
 
-/* ---- fuse ---- */
-
-static bool no_cancel(void *ud)
+static bool inner_cancelled(void *ud)
 {
     const sfq_hooks *hooks = ud;
     return hooks->cancelled != NULL && hooks->cancelled(hooks->ud);
 }
 
 /* The second plan of a run tells nothing that the first has not told. */
-static sfq_status plan_cut(sfq_plan **out, const sfq_run *r, const sfq_source *cut, sfq_error *err)
+static sfq_status plan_quietly(sfq_plan **out, const sfq_run *r, const sfq_source *source,
+                               sfq_error *err)
 {
     sfq_compress_options quiet = *r->options;
     sfq_hooks inner = r->options->hooks;
-    quiet.hooks = (sfq_hooks){.ud = &inner, .cancelled = no_cancel};
-    return sfq_plan_make(out, cut, &quiet, r->name_count, err);
+    quiet.hooks = (sfq_hooks){.ud = &inner, .cancelled = inner_cancelled};
+    return sfq_plan_make(out, source, &quiet, r->name_count, err);
 }
 
-/* The student with its foldings as a directory, and the energies of its inputs. */
-static sfq_status fold(sfq_run *r, sfq_outdir *dir, sfq_energy **energy, sfq_error *err)
+/* A model's directory (the original, or what pruning and distillation left) fused into dir. */
+static sfq_status fuse_source(sfq_run *r, const sfq_source *source, sfq_outdir *dir, sfq_error *err)
 {
-    SFQ_TRY(sfq_run_need_student(r, err));
-    SFQ_TRY(sfq_energy_run(energy, &r->work, r->student->net, err));
-    SFQ_TRY(sfq_run_write_student(r, dir, err));
-    sfq_student_close(&r->student);
-    return SFQ_OK;
+    sfq_net *net = NULL;
+    sfq_energy *energy = NULL;
+    sfq_plan *plan = NULL;
+    sfq_status status = SFQ_OK;
+    SFQ_DO(sfq_net_open(&net, source->arch, source->modules, source->ck, NULL, &r->options->hooks,
+                        err));
+    SFQ_DO(sfq_energy_run(&energy, &r->work, net, err));
+    sfq_net_close(&net);
+    SFQ_DO(plan_quietly(&plan, r, source, err));
+    sfq_plan_weigh(plan, energy);
+    SFQ_DO(emit(r, plan, source, dir, err));
+done:
+    sfq_plan_free(&plan);
+    sfq_energy_close(&energy);
+    sfq_net_close(&net);
+    return status;
 }
 
 static sfq_status fuse_student(sfq_run *r, sfq_outdir *dir, sfq_error *err)
 {
-    sfq_outdir *folded = NULL;
+    const char *student;
     sfq_source *cut = NULL;
-    sfq_energy *energy = NULL;
-    sfq_plan *plan = NULL;
-    sfq_status status = SFQ_OK;
-    SFQ_DO(sfq_journal_begin(r->journal, "fold", &folded, err));
-    SFQ_DO(fold(r, folded, &energy, err));
-    SFQ_DO(sfq_source_open_dir(&cut, sfq_outdir_path(folded), r->source->pool, &r->options->hooks,
-                               err));
-    SFQ_DO(plan_cut(&plan, r, cut, err));
-    sfq_plan_weigh(plan, energy);
-    SFQ_DO(emit(r, plan, cut, dir, err));
-done:
-    sfq_plan_free(&plan);
-    sfq_energy_close(&energy);
+    SFQ_TRY(sfq_run_student_dir(r, &student, err));
+    sfq_student_close(&r->student); /* what it is lies in the directory */
+    if (student == NULL)
+        return fuse_source(r, r->source, dir, err);
+    SFQ_TRY(sfq_source_open_dir(&cut, student, r->source->pool, &r->options->hooks, err));
+    sfq_status status = fuse_source(r, cut, dir, err);
     sfq_source_close(&cut);
-    sfq_outdir_abort(&folded); /* it was only a way to the fused one */
     return status;
 }
 
@@ -170,6 +156,53 @@ sfq_status sfq_run_fuse(sfq_run *r, sfq_error *err)
     return SFQ_OK;
 }
 
+/* ---- tune ---- */
+
+static sfq_status tune(sfq_run *r, sfq_tune_report *out, double *seconds, sfq_error *err)
+{
+    static const char *const old[] = {"fuse", NULL};
+    const char *packed = sfq_journal_find(r->journal, "fuse");
+    const char *state;
+    sfq_outdir *dir = NULL;
+    json_t *report = NULL;
+    sfq_status status = SFQ_OK;
+    if (packed == NULL)
+        return sfq_run_fail_journal(r, "the fused model is gone", err);
+    SFQ_DO(sfq_run_need_held_out(r, err));
+    SFQ_DO(sfq_journal_state(r->journal, "tune", &state, err));
+    SFQ_DO(sfq_journal_begin(r->journal, "tune", &dir, err));
+    SFQ_DO(sfq_tune_run(&r->work, packed, r->held_out, state, dir, out, err));
+    *seconds = sfq_run_lap(r);
+    report = sfq_run_training_json(out, *seconds);
+    if (report == NULL) {
+        status = sfq_fail_memory(err, 0, "the journal");
+        goto done;
+    }
+    SFQ_DO(sfq_journal_end(r->journal, "tune", &dir, report, old, err));
+done:
+    sfq_outdir_abort(&dir);
+    json_decref(report);
+    return status;
+}
+
+sfq_status sfq_run_tune(sfq_run *r, sfq_error *err)
+{
+    const json_t *report;
+    sfq_tune_report t = {0};
+    double seconds = 0;
+    if (!sfq_run_has_stage(r, "tune"))
+        return SFQ_OK;
+    SFQ_TRY(sfq_run_begin_stage(r, "tune", err));
+    if (sfq_journal_done(r->journal, "tune", &report))
+        SFQ_TRY(sfq_run_read_training(r, report, &t, &seconds, err));
+    else
+        SFQ_TRY(tune(r, &t, &seconds, err));
+    if (t.late)
+        sfq_run_tell_late(r, "tuning ended early");
+    sfq_run_add_stage(r, "tune", seconds, t.after, t.steps);
+    return SFQ_OK;
+}
+
 /* ---- install ---- */
 
 static sfq_status take(sfq_run *r, const char *from, const char *name, sfq_error *err)
@@ -189,7 +222,7 @@ sfq_status sfq_run_install(sfq_run *r, sfq_error *err)
     sfq_compress_result *out = r->out;
     double scales = NAN;
     double weights = NAN;
-    const char *from = sfq_journal_find(r->journal, "fuse");
+    const char *from = sfq_journal_find(r->journal, sfq_run_has_stage(r, "tune") ? "tune" : "fuse");
     if (from == NULL)
         return sfq_run_fail_journal(r, "the fused model is gone", err);
     SFQ_TRY(take(r, from, "model.safetensors", err));

@@ -62,12 +62,12 @@ sfq_status sfq_run_open_work(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_calibrate(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_prune(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_distill(sfq_run *run, sfq_error *err);
-/* run->student as the stages that are done left it; run->held_out. */
+/* The directory of the student as the stages that are done left it; NULL: it is the original. */
+sfq_status sfq_run_student_dir(const sfq_run *run, const char **dir, sfq_error *err);
+/* run->student as there; run->held_out. */
 sfq_status sfq_run_need_student(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_need_held_out(sfq_run *run, sfq_error *err);
 void sfq_run_close_work(sfq_run *run);
-/* model.safetensors, config.json and the files that opening it again takes. */
-sfq_status sfq_run_write_student(const sfq_run *run, sfq_outdir *dir, sfq_error *err);
 /* --minutes is over: `what` was cut short. */
 void sfq_run_tell_late(sfq_run *run, const char *what);
 
@@ -88,8 +88,9 @@ sfq_status sfq_run_fail_journal(const sfq_run *run, const char *what, sfq_error 
 
 /* Straight from the original into run->dir. */
 sfq_status sfq_run_fuse_original(sfq_run *run, sfq_error *err);
-/* From the student into the journal; then into run->dir. */
+/* From the student into the journal; then tuned there; then into run->dir. */
 sfq_status sfq_run_fuse(sfq_run *run, sfq_error *err);
+sfq_status sfq_run_tune(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_install(sfq_run *run, sfq_error *err);
 
 #endif

@@ -241,20 +241,25 @@ sfq_status sfq_run_fail_journal(const sfq_run *r, const char *what, sfq_error *e
                        path, what);
 }
 
-sfq_status sfq_run_need_student(sfq_run *r, sfq_error *err)
+sfq_status sfq_run_student_dir(const sfq_run *r, const char **dir, sfq_error *err)
 {
     char name[SFQ_RUN_ROUND_NAME];
+    *dir = sfq_journal_find(r->journal, "distill");
+    if (*dir != NULL || r->options->prune == 0 || rounds_done(r, name) == 0)
+        return SFQ_OK;
+    *dir = sfq_journal_find(r->journal, name);
+    return *dir != NULL ? SFQ_OK : sfq_run_fail_journal(r, "the pruned model is gone", err);
+}
+
+sfq_status sfq_run_need_student(sfq_run *r, sfq_error *err)
+{
+    const char *dir;
     sfq_source *cut = NULL;
     sfq_status status = SFQ_OK;
     const sfq_hooks *hooks = &r->options->hooks;
     if (r->student != NULL)
         return SFQ_OK;
-    const char *dir = sfq_journal_find(r->journal, "distill");
-    if (dir == NULL && r->options->prune > 0 && rounds_done(r, name) > 0) {
-        dir = sfq_journal_find(r->journal, name);
-        if (dir == NULL)
-            return sfq_run_fail_journal(r, "the pruned model is gone", err);
-    }
+    SFQ_TRY(sfq_run_student_dir(r, &dir, err));
     if (dir == NULL)
         return sfq_student_open(&r->student, r->source, r->choice.dtype, hooks, err);
     SFQ_DO(sfq_source_open_dir(&cut, dir, r->source->pool, hooks, err));
@@ -271,13 +276,7 @@ sfq_status sfq_run_need_held_out(sfq_run *r, sfq_error *err)
     return sfq_loss_open(&r->held_out, &r->work, r->calibration->tune, r->calibration->count, err);
 }
 
-sfq_status sfq_run_write_student(const sfq_run *r, sfq_outdir *dir, sfq_error *err)
-{
-    SFQ_TRY(sfq_student_write(r->student, r->source, dir, &r->options->hooks, err));
-    return sfq_copy_files(r->source->dir, dir, err);
-}
-
-/* The student as it is, as the result of a stage. */
+/* The student as it is, as the result of a stage: with the files that opening it again takes. */
 static sfq_status record_student(sfq_run *r, const char *stage, const json_t *report,
                                  const char *obsolete, sfq_error *err)
 {
@@ -287,7 +286,8 @@ static sfq_status record_student(sfq_run *r, const char *stage, const json_t *re
     if (report == NULL)
         return sfq_fail_memory(err, 0, "the journal");
     SFQ_DO(sfq_journal_begin(r->journal, stage, &dir, err));
-    SFQ_DO(sfq_run_write_student(r, dir, err));
+    SFQ_DO(sfq_student_write(r->student, r->source, dir, &r->options->hooks, err));
+    SFQ_DO(sfq_copy_files(r->source->dir, dir, err));
     SFQ_DO(sfq_journal_end(r->journal, stage, &dir, report, old, err));
 done:
     sfq_outdir_abort(&dir);

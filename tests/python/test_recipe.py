@@ -84,11 +84,12 @@ def test_what_comes_out(encoder, program, tmp_path, data):
     assert value["calibration"] == {"sequences": 48, "tokens": value["calibration"]["tokens"],
                                     "fraction": 0.3}
     names = [stage["name"] for stage in value["stages"]]
-    assert names == ("check baseline calibrate prune reconstruct distill fuse evaluate "
+    assert names == ("check baseline calibrate prune reconstruct distill fuse tune evaluate "
                      "write").split()
     loss = {stage["name"]: stage["loss"] for stage in value["stages"]}
     assert loss["check"] is None and loss["evaluate"] is None
     assert 0 <= loss["distill"] <= loss["reconstruct"] <= loss["prune"]
+    assert loss["tune"] <= loss["fuse"]
     assert value["stopped_by"] == "done"
     assert sorted(os.listdir(tmp_path)) == ["out"]
     report = json.loads((out / "sfq_report.json").read_text())

@@ -169,11 +169,12 @@ static void test_whole_recipe(void **state)
     sfq_compress_result plan;
     assert_ok(sfq_pipeline_plan(&o, &plan, &err));
     sfq_compress_result r = run(&o);
-    assert_stages(&r, "check calibrate prune reconstruct distill fuse write");
+    assert_stages(&r, "check calibrate prune reconstruct distill fuse tune write");
     assert_true(isnan(loss_of(&r, "check")) && isnan(loss_of(&r, "write")));
     assert_true(loss_of(&r, "prune") > 0);
     assert_true(loss_of(&r, "reconstruct") <= loss_of(&r, "prune"));
     assert_true(loss_of(&r, "distill") <= loss_of(&r, "reconstruct"));
+    assert_true(loss_of(&r, "tune") <= loss_of(&r, "fuse"));
     assert_true(r.pruned_fraction >= 0.3 && r.pruned_fraction < 0.4);
     assert_true(r.pruned_heads + r.pruned_neurons > 0);
     assert_int_equal(r.calibration_sequences, 24);
@@ -219,7 +220,7 @@ static void test_parts_of_the_recipe(void **state)
     sfq_compress_options o = options("tuned");
     o.prune = 0;
     sfq_compress_result r = run(&o);
-    assert_stages(&r, "check calibrate fuse write");
+    assert_stages(&r, "check calibrate fuse tune write");
     assert_int_equal(r.pruned_neurons, 0);
     o = options("cut");
     o.steps = 0;
@@ -343,7 +344,8 @@ static void test_guard(void **state)
     sfq_compress_result r;
     o.max_drop = 1;
     assert_fails(SFQ_E_GUARD, "a smaller --prune", sfq_pipeline_run(&o, &measure, &r, &err));
-    assert_stages(&r, "check baseline calibrate prune reconstruct distill fuse evaluate write");
+    assert_stages(&r,
+                  "check baseline calibrate prune reconstruct distill fuse tune evaluate write");
     assert_true(sfq_dir_exists(path_of("out.rejected")));
     assert_false(sfq_file_exists(path_of("out")) || sfq_file_exists(path_of("out.work")));
 }
@@ -454,12 +456,12 @@ static void test_after_every_stage(void **state)
     (void)state;
     sfq_compress_options o = options("whole");
     (void)run(&o);
-    for (size_t stages = 1; stages <= 5; stages++) {
+    for (size_t stages = 1; stages <= 6; stages++) {
         o = options("stopped");
         stop_with(&o, "stopped.work", stages);
         o.force = true; /* of the one before */
         sfq_compress_result r = run(&o);
-        assert_stages(&r, "check calibrate prune reconstruct distill fuse write");
+        assert_stages(&r, "check calibrate prune reconstruct distill fuse tune write");
         assert_true(same_bytes("whole", "stopped"));
         assert_true(r.pruned_fraction >= 0.3 && r.calibration_sequences == 24);
     }
@@ -472,7 +474,7 @@ static void test_edited_reports(void **state)
     (void)state;
     sfq_compress_options o = options("out");
     o.force = false;
-    stop_with(&o, "out.work", 4);
+    stop_with(&o, "out.work", 5);
     json_t *journal = read_json(path_of("out.work/journal.json"));
     json_t *stages = json_object_get(journal, "stages");
     size_t i;
@@ -491,7 +493,7 @@ static void test_edited_reports(void **state)
             assert_int_equal(json_object_set_new(report, name, json_string("x")), 0);
             write_journal(journal);
             sfq_compress_result r;
-            watcher w = {5, "out.work"};
+            watcher w = {6, "out.work"};
             o.hooks = (sfq_hooks){.ud = &w, .cancelled = stop_at_stages};
             sfq_status status = sfq_pipeline_run(&o, NULL, &r, &err);
             assert_true(status == SFQ_E_FORMAT || status == SFQ_E_INTERRUPTED || status == SFQ_OK);
@@ -500,7 +502,7 @@ static void test_edited_reports(void **state)
             sfq_mem_free(name);
             if (status != SFQ_E_FORMAT) { /* it went on: back to where it was */
                 o.hooks = (sfq_hooks){0};
-                stop_with(&o, "out.work", 4);
+                stop_with(&o, "out.work", 5);
             }
         }
     }
@@ -522,7 +524,7 @@ static void test_small_student(void **state)
     json_decref(journal);
     o.steps = 2;
     sfq_compress_result r = run(&o);
-    assert_stages(&r, "check calibrate prune reconstruct distill fuse write");
+    assert_stages(&r, "check calibrate prune reconstruct distill fuse tune write");
     assert_true(r.pruned_fraction >= 0.3);
 }
 
