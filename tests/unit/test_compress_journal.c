@@ -362,8 +362,8 @@ static void test_damaged(void **state)
         "[{\"name\":\"calibrate\",\"kept\":1,\"report\":{}}]",
         "[{\"name\":\"calibrate\",\"kept\":true,\"report\":[]}]",
         "[{\"name\":\"calibrate\",\"kept\":true}]",
-        "[{\"name\":\"calibrate\",\"kept\":true,\"report\":{}},"
-        "{\"name\":\"calibrate\",\"kept\":true,\"report\":{}}]",
+        ("[{\"name\":\"calibrate\",\"kept\":true,\"report\":{}},"
+         "{\"name\":\"calibrate\",\"kept\":true,\"report\":{}}]"),
         "[{\"name\":\"link\",\"kept\":true,\"report\":{}}]",
         "[7]",
         "{}",
