@@ -145,12 +145,24 @@ sfq_status sfq_calibration_estimate(const sfq_source *source, const sfq_compress
     return sfq_calib_self_estimate(source, options, sequences, tokens, err);
 }
 
+/* A tokenizer.json takes about so much more when it is read, and a piece of text beside it. */
+static uint64_t tokenizer_bytes(const sfq_source *source)
+{
+    enum { TIMES = 16, PIECE = 4 << 20 };
+    uint64_t size = 0;
+    char *path = sfq_path_join(source->dir, "tokenizer.json");
+    if (path != NULL && sfq_file_size(&size, path, NULL) != SFQ_OK)
+        size = 0;
+    sfq_mem_free(path);
+    return sfq_cap_add(sfq_cap_mul(TIMES, size), PIECE);
+}
+
 /* Ids, types and keys of all that is looked at, with room to grow, and the work on it. */
 uint64_t sfq_calibration_bytes(const sfq_source *source, const sfq_net *net,
                                const sfq_compress_options *options, uint64_t sequences,
                                uint64_t tokens)
 {
-    enum { PER_TOKEN = 24, PER_SEQUENCE = 256, TOKENIZER = 64 << 20 };
+    enum { PER_TOKEN = 24, PER_SEQUENCE = 256 };
     bool self = options->data == NULL && options->text_count == 0;
     size_t length = options->calib_length > 0 ? (size_t)options->calib_length : SFQ_CALIB_LENGTH;
     length = sfq_min_size(length, (size_t)source->arch->max_positions);
@@ -159,7 +171,7 @@ uint64_t sfq_calibration_bytes(const sfq_source *source, const sfq_net *net,
     bytes = sfq_cap_add(bytes, sfq_cap_mul(sfq_cap_mul(seen, sequences), PER_SEQUENCE));
     bytes = sfq_cap_add(bytes, self ? sfq_calib_self_bytes(source, net, length)
                                     : sfq_calib_difficulty_bytes(source, net));
-    return sfq_cap_add(bytes, TOKENIZER);
+    return sfq_cap_add(bytes, tokenizer_bytes(source));
 }
 
 /* ---- the set ---- */

@@ -149,10 +149,15 @@ static sfq_status open_scoring(sfq_difficulty *d, sfq_error *err)
 
 uint64_t sfq_calib_difficulty_bytes(const sfq_source *source, const sfq_net *net)
 {
+    const sfq_arch *arch = source->arch;
+    bool lm = arch->head == SFQ_MODEL_HEAD_LM;
+    uint64_t width = (uint64_t)(lm ? arch->vocab : arch->labels) * sizeof(float);
+    uint64_t logits = lm ? LOGIT_BYTES + width : BATCH_SEQUENCES * width;
     uint64_t rows = BATCH_TOKENS * (2 * sizeof(size_t) + sizeof(double) + 3 * sizeof(int32_t));
-    uint64_t logits = LOGIT_BYTES + (uint64_t)source->arch->vocab * sizeof(float);
-    size_t longest = sfq_max_size(BATCH_TOKENS, (size_t)source->arch->max_positions);
+    size_t longest = sfq_max_size(BATCH_TOKENS, (size_t)arch->max_positions);
     int threads = sfq_pool_threads(source->pool);
+    if (!lm && arch->head != SFQ_MODEL_HEAD_CLASSIFIER)
+        return 0;
     return sfq_cap_add(rows + logits, sfq_exec_bytes(net, threads, longest));
 }
 

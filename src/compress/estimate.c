@@ -95,6 +95,8 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
     sfq_net like = *w->teacher; /* as wide as a student is at most, held as it is */
     like.word.dtype = c->dtype;
     uint64_t stage = most(plan->memory_bytes, sfq_energy_bytes(w, w->teacher));
+    stage = most(stage, sfq_calibration_bytes(w->source, w->teacher, o, set->count,
+                                              set->offset[set->count]));
     if (o->prune > 0)
         stage = most(stage, sfq_cap_add(student, sfq_prune_bytes(w)));
     if (o->prune > 0 && o->steps != 0)

@@ -533,7 +533,7 @@ static void test_memory(void **state)
         assert_ok(sfq_calibration_estimate(b.source, &b.o, &sequences, &tokens, &err));
         uint64_t bytes = sfq_calibration_bytes(b.source, b.net, &b.o, sequences, tokens);
         assert_true(b.peak <= before + bytes);
-        assert_true(bytes < ((uint64_t)160 << 20));
+        assert_true(bytes < ((uint64_t)80 << 20));
         sfq_calibration_close(&c);
         bench_close(&b);
     }
