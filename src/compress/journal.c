@@ -19,7 +19,7 @@
 enum { STAGES_MAX = 64, NAME_MAX_BYTES = 32, JOURNAL_BYTES_MAX = 64 << 20, ATTEMPTS = 16 };
 
 static const char journal_name[] = "journal.json";
-static const char journal_new[] = "journal.json.new";
+static const char journal_new[] = "journal.json.tmp"; /* what sfq_file_replace leaves */
 static const char state_suffix[] = ".state";
 
 typedef struct entry {
@@ -32,7 +32,7 @@ struct sfq_journal {
     char *path; /* OUTPUT.work */
     char *parent;
     const char *name; /* last part of path */
-    char *file, *file_new;
+    char *file;       /* journal.json */
     int parent_fd;
     int fd;     /* of path, locked */
     bool ready; /* ours: locked and proved to be a journal or empty */
@@ -71,8 +71,7 @@ static sfq_status set_paths(sfq_journal *j, const char *output, sfq_error *err)
     else
         j->parent = sfq_mem_strndup(j->path, slash == j->path ? 1 : (size_t)(slash - j->path));
     j->file = sfq_path_join(j->path, journal_name);
-    j->file_new = sfq_path_join(j->path, journal_new);
-    if (j->parent == NULL || j->file == NULL || j->file_new == NULL)
+    if (j->parent == NULL || j->file == NULL)
         return sfq_fail_memory(err, room, "a path");
     return SFQ_OK;
 }
@@ -207,20 +206,6 @@ static json_t *journal_json(const sfq_journal *j, double seconds)
                      "stages", stages);
 }
 
-static sfq_status write_new(const sfq_journal *j, const sfq_buf *text, sfq_error *err)
-{
-    int fd = sfq_sys_openat(j->fd, journal_new,
-                            O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return sfq_fail_errno(err, errno, j->file_new, "cannot create");
-    sfq_status status = sfq_outdir_write(fd, j->file_new, text->data, text->len, 0, err);
-    if (status == SFQ_OK && sfq_sys_fsync(fd) != 0)
-        status = sfq_fail_errno(err, errno, j->file_new, "cannot be written through to the disk");
-    if (sfq_sys_close(fd) != 0 && status == SFQ_OK)
-        status = sfq_fail_errno(err, errno, j->file_new, "close failed");
-    return status;
-}
-
 static sfq_status write_journal(sfq_journal *j, sfq_error *err)
 {
     sfq_buf text = SFQ_BUF_INIT(JOURNAL_BYTES_MAX);
@@ -229,11 +214,8 @@ static sfq_status write_journal(sfq_journal *j, sfq_error *err)
     if (json == NULL)
         return sfq_fail_memory(err, 0, journal_name);
     SFQ_DO(sfq_artifact_text(&text, json, err));
-    SFQ_DO(write_new(j, &text, err));
-    if (sfq_sys_rename(j->file_new, j->file) != 0)
-        status = sfq_fail_errno(err, errno, j->file, "cannot be replaced");
-    else if (sfq_sys_fsync(j->fd) != 0)
-        status = sfq_fail_errno(err, errno, j->path, "cannot be written through to the disk");
+    const sfq_file_part whole = {text.data, text.len};
+    SFQ_DO(sfq_file_replace(j->file, &whole, 1, err));
 done:
     sfq_buf_free(&text);
     json_decref(json);
@@ -409,7 +391,6 @@ static void release(sfq_journal **journal)
     json_decref(j->request);
     sfq_mem_free(j->state);
     sfq_mem_free(j->file);
-    sfq_mem_free(j->file_new);
     sfq_mem_free(j->parent);
     sfq_mem_free(j->path);
     sfq_mem_free(j);

@@ -160,7 +160,7 @@ static void test_leftovers(void **state)
     (void)state;
     begin_journal();
     static const char *const left[] = {".prune-1.sfq-tmp.1/model.safetensors",
-                                       "prune-1/config.json", "journal.json.new",
+                                       "prune-1/config.json", "journal.json.tmp",
                                        "calibrate.state/step", "odd"};
     for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
         char name[128];
@@ -169,7 +169,7 @@ static void test_leftovers(void **state)
     }
     scratch_put(dir, "out.work/distill.state/step", "7");
     sfq_journal *j = reopen();
-    static const char *const gone[] = {".prune-1.sfq-tmp.1", "prune-1", "journal.json.new",
+    static const char *const gone[] = {".prune-1.sfq-tmp.1", "prune-1", "journal.json.tmp",
                                        "calibrate.state", "odd"};
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
         char name[128];
@@ -395,7 +395,7 @@ static void test_damaged(void **state)
 static void test_incomplete(void **state)
 {
     (void)state;
-    scratch_put(dir, "out.work/journal.json.new", "{\"sche");
+    scratch_put(dir, "out.work/journal.json.tmp", "{\"sche");
     scratch_put(dir, "out.work/.calibrate.sfq-tmp.1/x", "");
     sfq_journal *j = reopen();
     assert_null(sfq_journal_last(j));
