@@ -85,6 +85,18 @@ static uint64_t most(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* What a net over a mapped file copies: matrices that the file holds transposed (GPT-2). */
+static uint64_t copied_bytes(const sfq_source *s)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < s->modules->count; i++) {
+        const sfq_module *m = &s->modules->items[i];
+        const sfq_tensor *t = m->transposed ? sfq_module_weight(m, s->ck) : NULL;
+        bytes = sfq_cap_add(bytes, t != NULL ? t->bytes : 0);
+    }
+    return bytes;
+}
+
 static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_student_choice *c)
 {
     const sfq_compress_options *o = w->options;
@@ -94,7 +106,9 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
     const uint64_t data = sfq_cap_mul(set->offset[set->count], 3 * sizeof(int32_t));
     sfq_net like = *w->teacher; /* as wide as a student is at most, held as it is */
     like.word.dtype = c->dtype;
-    uint64_t stage = most(plan->memory_bytes, sfq_energy_bytes(w, w->teacher));
+    const uint64_t copied = copied_bytes(w->source);
+    uint64_t stage = sfq_cap_add(copied, sfq_energy_bytes(w, w->teacher));
+    stage = most(stage, plan->memory_bytes);
     stage = most(stage, sfq_calibration_bytes(w->source, w->teacher, o, set->count,
                                               set->offset[set->count]));
     if (o->prune > 0)
@@ -103,7 +117,7 @@ static uint64_t peak_memory(const sfq_work *w, const sfq_plan *plan, const sfq_s
         stage = most(stage, sfq_cap_add(student, sfq_distill_bytes(w, &like)));
     if (o->steps != 0)
         stage = most(stage, sfq_tune_bytes(w));
-    return sfq_cap_add(stage, sfq_cap_add(held, data));
+    return sfq_cap_add(sfq_cap_add(stage, copied), sfq_cap_add(held, data));
 }
 
 /* Float if it fits; the source's 16 bits save most of it, as no gradients of matrices come with
