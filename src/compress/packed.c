@@ -14,6 +14,20 @@ static const char config_name[] = "config.json";
 
 /* ---- open ---- */
 
+static sfq_status find_tensor(const sfq_packed *p, const sfq_small *s, const sfq_tensor **out,
+                              sfq_error *err)
+{
+    const sfq_module *m = sfq_modules_find(p->modules, s->role, s->layer);
+    if (s->part == SFQ_SMALL_SCALES) {
+        const sfq_tensor *codes;
+        bool aligned;
+        return sfq_packed_bind(sfq_artifact_find(p->artifact, m->name), p->ck, &codes, out,
+                               &aligned, err);
+    }
+    *out = s->part == SFQ_SMALL_GAIN ? sfq_module_weight(m, p->ck) : sfq_module_bias(m, p->ck);
+    return SFQ_OK;
+}
+
 /* The net's pointers go to copies; a tied head reads the word table's. */
 static sfq_status own_values(sfq_packed *p, sfq_error *err)
 {
@@ -25,12 +39,14 @@ static sfq_status own_values(sfq_packed *p, sfq_error *err)
     for (size_t i = 0; i < layers; i++)
         p->net.layer[i] = p->bound->layer[i];
     SFQ_TRY(sfq_smalls_open(&p->smalls, &p->net, err));
+    p->tensors = SFQ_NEW_ARRAY(const sfq_tensor *, p->smalls->count);
     p->values = SFQ_NEW_ARRAY(float, p->smalls->total);
-    if (p->values == NULL)
+    if (p->values == NULL || p->tensors == NULL)
         return sfq_fail_memory(err, p->smalls->total * sizeof(float), "the quantized model");
     float *at = p->values;
     for (size_t i = 0; i < p->smalls->count; at += p->smalls->items[i++].count) {
         const sfq_small *s = &p->smalls->items[i];
+        SFQ_TRY(find_tensor(p, s, &p->tensors[i], err));
         memcpy(at, *s->place, s->count * sizeof(float));
         *s->place = at;
     }
@@ -68,6 +84,7 @@ void sfq_packed_close(sfq_packed **packed)
     sfq_packed *p = *packed;
     if (p == NULL)
         return;
+    sfq_mem_free(p->tensors);
     sfq_mem_free(p->values);
     sfq_smalls_close(&p->smalls);
     sfq_mem_free(p->net.layer);
@@ -82,28 +99,13 @@ void sfq_packed_close(sfq_packed **packed)
     *packed = NULL;
 }
 
-const sfq_tensor *sfq_packed_tensor(const sfq_packed *packed, size_t i)
-{
-    const sfq_small *s = &packed->smalls->items[i];
-    const sfq_module *m = sfq_modules_find(packed->modules, s->role, s->layer);
-    if (s->part == SFQ_SMALL_GAIN)
-        return sfq_module_weight(m, packed->ck);
-    if (s->part == SFQ_SMALL_BIAS)
-        return sfq_module_bias(m, packed->ck);
-    const sfq_packed_spec *spec = sfq_artifact_find(packed->artifact, m->name);
-    const sfq_tensor *codes, *scales;
-    bool aligned; /* proved when the net was bound */
-    return sfq_packed_bind(spec, packed->ck, &codes, &scales, &aligned, NULL) == SFQ_OK ? scales
-                                                                                        : NULL;
-}
-
 /* ---- write ---- */
 
 /* The item whose values the file's tensor `name` holds, or the count of items. */
 static size_t item_of(const sfq_packed *p, const char *name)
 {
     size_t i = 0;
-    while (i < p->smalls->count && strcmp(sfq_packed_tensor(p, i)->name, name) != 0)
+    while (i < p->smalls->count && strcmp(p->tensors[i]->name, name) != 0)
         i++;
     return i;
 }

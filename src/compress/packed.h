@@ -13,18 +13,17 @@ typedef struct sfq_packed {
     sfq_arch *arch;
     sfq_checkpoint *ck;
     sfq_modules *modules;
-    sfq_net *bound;     /* as the file has it */
-    sfq_net net;        /* the same over `values` */
-    sfq_smalls *smalls; /* of net */
-    float *values;      /* [smalls->total] in the order of the list */
+    sfq_net *bound;             /* as the file has it */
+    sfq_net net;                /* the same over `values` */
+    sfq_smalls *smalls;         /* of net */
+    const sfq_tensor **tensors; /* [smalls->count] of the file that the values came from */
+    float *values;              /* [smalls->total] in the order of the list */
 } sfq_packed;
 
 sfq_status sfq_packed_open(sfq_packed **out, const char *dir, const sfq_hooks *hooks,
                            sfq_error *err);
 void sfq_packed_close(sfq_packed **packed);
 
-/* The tensor of the file that item i came from. */
-const sfq_tensor *sfq_packed_tensor(const sfq_packed *packed, size_t i);
 static inline float *sfq_packed_values(const sfq_packed *packed, size_t i)
 {
     return (float *)(uintptr_t)*packed->smalls->items[i].place; /* in `values` */

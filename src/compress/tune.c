@@ -87,7 +87,8 @@ uint64_t sfq_tune_bytes(const sfq_work *work)
     size_t arrays = sfq_smalls_count(work->teacher, &floats);
     arrays += count_scales(work, &floats, &widest);
     uint64_t own = 3 * sizeof(float) * floats; /* as bound, as trained, units */
-    own = sfq_cap_add(own, arrays * (sizeof(sfq_trainable) + sizeof(sfq_small)));
+    own = sfq_cap_add(own,
+                      arrays * (sizeof(sfq_trainable) + sizeof(sfq_small) + sizeof(sfq_tensor *)));
     own = sfq_cap_add(own, packed_bytes(work, widest));
     return sfq_cap_add(own,
                        sfq_train_bytes(work, work->teacher, recipe_of(work), floats, arrays, true));
@@ -122,7 +123,7 @@ static void list_items(const sfq_packed *p, sfq_trainable *items, float *units)
                                    .gradient = small->gradient,
                                    .unit = units,
                                    .count = small->count,
-                                   .dtype = sfq_packed_tensor(p, i)->dtype};
+                                   .dtype = p->tensors[i]->dtype};
     }
 }
 

@@ -120,7 +120,7 @@ static void assert_only_small_differ(const site *s)
     for (size_t i = 0; i < sfq_checkpoint_count(ck); i++) {
         const sfq_tensor *a = sfq_checkpoint_at(p->ck, i), *b = sfq_checkpoint_at(ck, i);
         size_t item = 0;
-        while (item < p->smalls->count && sfq_packed_tensor(p, item) != a)
+        while (item < p->smalls->count && p->tensors[item] != a)
             item++;
         assert_string_equal(a->name, b->name);
         assert_true(a->dtype == b->dtype && a->bytes == b->bytes);
