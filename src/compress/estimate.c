@@ -161,17 +161,16 @@ static uint64_t peak_disk(const sfq_work *w, const sfq_plan *plan, const sfq_stu
 
 /* ---- time ---- */
 
-/* Multiply-adds a second of the product that training consists of. */
-static double probe_rate(sfq_pool *pool, sfq_error *err, sfq_status *status)
+/* Multiply-adds a second of the product that training consists of: the best of a few, as what else
+ * runs on the machine comes and goes. */
+static sfq_status probe_rate(double *rate, sfq_pool *pool, sfq_error *err)
 {
-    enum { M = 256, N = 512, K = 512 };
-    const double least = 0.03;
+    enum { M = 256, N = 512, K = 512, ROUNDS = 12 };
+    const double least = 1e-6;
     float *data = SFQ_NEW_ARRAY(float, M *K + N * K + M * N);
-    *status = SFQ_OK;
-    if (data == NULL) {
-        *status = sfq_fail_memory(err, (M * K + N * K + M * N) * sizeof *data, "an estimate");
-        return 1;
-    }
+    *rate = 1;
+    if (data == NULL)
+        return sfq_fail_memory(err, (M * K + N * K + M * N) * sizeof *data, "an estimate");
     for (size_t i = 0; i < M * K + N * K; i++)
         data[i] = 1.0f / (float)(1 + i % 7);
     const sfq_linalg_product p = {.a = data,
@@ -184,17 +183,13 @@ static double probe_rate(sfq_pool *pool, sfq_error *err, sfq_status *status)
                                   .k = K,
                                   .c = data + M * K + N * K,
                                   .ldc = N};
-    sfq_linalg_gemm(pool, &p); /* once to wake threads and fill caches */
-    const double begin = sfq_clock_seconds();
-    double seconds = 0;
-    double rounds = 0;
-    while (seconds < least) {
+    for (int i = 0; i < ROUNDS; i++) {
+        const double begin = sfq_clock_seconds();
         sfq_linalg_gemm(pool, &p);
-        rounds++;
-        seconds = sfq_clock_seconds() - begin;
+        *rate = fmax(*rate, (double)M * N * K / fmax(sfq_clock_seconds() - begin, least));
     }
     sfq_mem_free(data);
-    return rounds * M * N * K / seconds;
+    return SFQ_OK;
 }
 
 /* Multiply-adds of one token's forward pass, and of its logits where every token has some. */
@@ -257,16 +252,16 @@ static sfq_status estimate_recovery(sfq_estimate *out, sfq_student_choice *choic
                                     const sfq_work *w, const sfq_plan *plan, uint64_t available,
                                     sfq_error *err)
 {
-    sfq_status status;
+    double rate;
     const double minutes = w->options->minutes;
     out->bytes = pruned_bytes(plan, w->options->prune);
     out->memory = choose_student(choice, w, plan, available);
     out->disk = sfq_cap_add(out->bytes, peak_disk(w, plan, choice, out->bytes));
-    const double rate = probe_rate(w->pool, err, &status);
+    SFQ_TRY(probe_rate(&rate, w->pool, err));
     out->seconds += recovery_macs(w) / rate;
     if (minutes > 0 && out->seconds > 60 * minutes)
         out->seconds = 60 * minutes;
-    return status;
+    return SFQ_OK;
 }
 
 sfq_status sfq_estimate_make(sfq_estimate *out, sfq_student_choice *choice, const sfq_plan *plan,

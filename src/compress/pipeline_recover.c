@@ -114,12 +114,14 @@ void sfq_run_tell_late(sfq_run *r, const char *what)
 
 /* ---- calibrate ---- */
 
-/* What decides whether a baseline of an earlier run still counts; "" for texts, whose set-aside
- * part lies in the journal. */
+/* What decides whether a baseline of an earlier run still counts, without opening the dev split; ""
+ * for texts, whose set-aside part lies in the journal. */
 static sfq_status digest_dev(const sfq_run *r, char hex[33], sfq_error *err)
 {
     hex[0] = 0;
-    return r->options->data != NULL ? sfq_request_split(hex, r->options->data, "dev", err) : SFQ_OK;
+    if (r->options->data == NULL)
+        return SFQ_OK;
+    return sfq_request_split(hex, r->options->data, "dev", false, err);
 }
 
 static sfq_status measure_baseline(sfq_run *r, const char *dir, double *seconds, sfq_error *err)

@@ -34,12 +34,10 @@ static size_t header_bytes(const sfq_map *map)
     return n > map->size - 8 ? map->size : 8 + (size_t)n;
 }
 
-typedef enum part { PART_HEAD, PART_HEADER, PART_WHOLE } part;
+typedef enum part { PART_NONE, PART_HEAD, PART_HEADER, PART_WHOLE } part;
 
-/* "HASH SIZE TIME" of one file. */
-static sfq_status add_file(sfq_buf *b, const char *path, part what, sfq_error *err)
+static sfq_status add_content(sfq_buf *b, const char *path, part what, sfq_error *err)
 {
-    struct stat st;
     sfq_map map;
     char hex[33];
     SFQ_TRY(sfq_map_open(&map, path, err));
@@ -48,11 +46,20 @@ static sfq_status add_file(sfq_buf *b, const char *path, part what, sfq_error *e
                                      : sfq_min_size(map.size, HEAD);
     to_hex(hex, map.data != NULL ? map.data : (const void *)"", n);
     sfq_map_close(&map);
+    return sfq_buf_addf(b, err, "%s ", hex);
+}
+
+/* "HASH SIZE TIME" of one file; of whole ones the time says nothing more. */
+static sfq_status add_file(sfq_buf *b, const char *path, part what, sfq_error *err)
+{
+    struct stat st;
+    if (what != PART_NONE)
+        SFQ_TRY(add_content(b, path, what, err));
     if (what == PART_WHOLE)
-        return sfq_buf_addf(b, err, "%s;", hex);
+        return SFQ_OK;
     if (sfq_sys_fstatat(AT_FDCWD, path, &st, 0) != 0)
         return sfq_fail_errno(err, errno, path, "cannot look at it");
-    return sfq_buf_addf(b, err, "%s %lld %lld.%09ld;", hex, (long long)st.st_size,
+    return sfq_buf_addf(b, err, "%lld %lld.%09ld;", (long long)st.st_size,
                         (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
@@ -106,7 +113,8 @@ done:
     return status;
 }
 
-sfq_status sfq_request_split(char hex[33], const char *dir, const char *split, sfq_error *err)
+sfq_status sfq_request_split(char hex[33], const char *dir, const char *split, bool open,
+                             sfq_error *err)
 {
     static const char *const endings[] = {"tsv", "jsonl", "csv"};
     sfq_buf b = SFQ_BUF_INIT(TEXT_MAX);
@@ -114,7 +122,7 @@ sfq_status sfq_request_split(char hex[33], const char *dir, const char *split, s
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "%s.%s", split, endings[i]);
-        SFQ_DO(add_if_there(&b, dir, name, PART_HEAD, err));
+        SFQ_DO(add_if_there(&b, dir, name, open ? PART_HEAD : PART_NONE, err));
     }
     to_hex(hex, b.data, b.len);
 done:
@@ -210,7 +218,7 @@ sfq_status sfq_request_make(json_t **out, const sfq_source *source,
     SFQ_TRY(digest_model(model, source, err));
     SFQ_TRY(digest_texts(texts, options, err));
     if (options->data != NULL)
-        SFQ_TRY(sfq_request_split(data, options->data, "train", err));
+        SFQ_TRY(sfq_request_split(data, options->data, "train", true, err));
     maker m = {.object = json_object()};
     put(&m, "version", json_string(SFQ_VERSION_STRING));
     put(&m, "instructions", json_string(sfq_kernels_get(cap)->isa_name));

@@ -15,8 +15,9 @@ sfq_status sfq_request_make(json_t **out, const sfq_source *source,
 /* Whether they differ; what differs as "prune, seed" into text (cut to its room). */
 bool sfq_request_differs(const json_t *a, const json_t *b, char *text, size_t room);
 
-/* The size, time and head of the files DIR/SPLIT.tsv, .jsonl and .csv that are there, as 32 hex
- * digits. */
-sfq_status sfq_request_split(char hex[33], const char *dir, const char *split, sfq_error *err);
+/* The size and time of the files DIR/SPLIT.tsv, .jsonl and .csv that are there, with `open` their
+ * first bytes too, as 32 hex digits. */
+sfq_status sfq_request_split(char hex[33], const char *dir, const char *split, bool open,
+                             sfq_error *err);
 
 #endif
