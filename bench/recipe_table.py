@@ -21,7 +21,7 @@ import tempfile
 SFQ = "build/bin/sfq"
 FOLDER = {"mrpc": "MRPC", "sst2": "SST-2", "stsb": "STS-B"}
 KEYS = ("model", "prune", "seed", "saliency", "rounds", "fraction", "pick", "steps")
-STAGES = ("cut", "reconstruct", "distill", "fused", "tuned")  # folders of --keep-stages
+STAGES = ("pruned", "reconstructed", "distilled", "fused")  # OUTPUT.NAME of --keep-stages
 LOSSES = ("prune", "reconstruct", "distill", "fuse", "tune")  # stages[] of the JSON
 FIGURES = ("reduction", "scale_overhead", "sequences", "tokens", "metric", "dense", *STAGES,
            "final", "drop", *(f"loss_{name}" for name in LOSSES), "seconds", "stopped_by")
@@ -106,24 +106,24 @@ class Bench:
         for name in LOSSES:
             loss = losses.get(name)
             figures[f"loss_{name}"] = "" if loss is None else f"{loss:.5g}"
-        work = pathlib.Path(f"{out}.work")
         for name in STAGES if stages else ():
-            if (work / name).is_dir():
-                figures[name] = round(self.measure(model, work / name)[1], 5)
+            stage = pathlib.Path(f"{out}.{name}")
+            figures[name] = round(self.measure(model, stage)[1], 5)
+            shutil.rmtree(stage)
         shutil.rmtree(out)
-        shutil.rmtree(work, ignore_errors=True)
         return {**row, **figures}
 
 
 def fill(bench, name, rows, path):
     done = []
-    if path.exists():
+    fresh = not path.exists()
+    if not fresh:
         with open(path, newline="") as f:
             done = list(csv.DictReader(f))
     have = [{k: row[k] for k in KEYS} for row in done]
     with open(path, "a", newline="") as f:
         out = csv.DictWriter(f, KEYS + FIGURES, lineterminator="\n")
-        if not done:
+        if fresh:
             out.writeheader()
         for row in rows:
             if row in have:

@@ -43,6 +43,8 @@ typedef struct sfq_compress_options {
     uint64_t seed;
     int threads;
     bool force;
+    bool keep_stages; /* leave OUTPUT.pruned, .reconstructed, .distilled, .fused: the model as the
+                         stages that the run has made it */
     sfq_hooks hooks;
 } sfq_compress_options;
 

@@ -171,6 +171,7 @@ static sfq_status stage_check(sfq_run *r, sfq_error *err)
     SFQ_TRY(sfq_outdir_open(&r->dir, o->output, o->force, err));
     if (r->recovers)
         SFQ_TRY(sfq_run_open_work(r, err));
+    SFQ_TRY(sfq_run_keep_check(r, err));
     name_stages(r);
     SFQ_TRY(sfq_plan_make(&r->plan, r->source, o, r->name_count, err));
     const uint64_t available = sfq_memory_available();

@@ -153,7 +153,7 @@ sfq_status sfq_run_fuse(sfq_run *r, sfq_error *err)
     else
         SFQ_TRY(fuse(r, &seconds, &loss, err));
     sfq_run_add_stage(r, "fuse", seconds, loss, 0);
-    return SFQ_OK;
+    return sfq_run_keep_stage(r, "fuse", "fused", err);
 }
 
 /* ---- tune ---- */
@@ -205,18 +205,6 @@ sfq_status sfq_run_tune(sfq_run *r, sfq_error *err)
 
 /* ---- install ---- */
 
-static sfq_status take(sfq_run *r, const char *from, const char *name, sfq_error *err)
-{
-    char *path = sfq_path_join(from, name);
-    if (path == NULL)
-        return sfq_fail_memory(err, strlen(from), "a path");
-    sfq_status status = sfq_outdir_take(r->dir, name, path, err);
-    if (status == SFQ_OK && strcmp(name, "model.safetensors") == 0)
-        status = sfq_file_size(&r->out->bytes, path, err);
-    sfq_mem_free(path);
-    return status;
-}
-
 sfq_status sfq_run_install(sfq_run *r, sfq_error *err)
 {
     sfq_compress_result *out = r->out;
@@ -225,9 +213,7 @@ sfq_status sfq_run_install(sfq_run *r, sfq_error *err)
     const char *from = sfq_journal_find(r->journal, sfq_run_has_stage(r, "tune") ? "tune" : "fuse");
     if (from == NULL)
         return sfq_run_fail_journal(r, "the fused model is gone", err);
-    SFQ_TRY(take(r, from, "model.safetensors", err));
-    SFQ_TRY(take(r, from, "config.json", err));
-    SFQ_TRY(sfq_copy_files(r->source->dir, r->dir, err));
+    SFQ_TRY(sfq_run_take_model(r, from, r->dir, &out->bytes, err));
     SFQ_TRY(sfq_run_get_real(r, r->fused, "scales", &scales, err));
     SFQ_TRY(sfq_run_get_real(r, r->fused, "quantized_weights", &weights, err));
     out->scale_overhead = weights > 0 ? scales / weights : 0;

@@ -93,4 +93,18 @@ sfq_status sfq_run_fuse(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_tune(sfq_run *run, sfq_error *err);
 sfq_status sfq_run_install(sfq_run *run, sfq_error *err);
 
+/* ---- pipeline_keep.c: what stages leave for a user to look at ---- */
+
+/* EXISTS where --keep-stages would write over what no run of this request has left. */
+sfq_status sfq_run_keep_check(const sfq_run *run, sfq_error *err);
+/* With --keep-stages OUTPUT.NAME becomes a model that opens: run->student as it is, or what a stage
+ * left in the journal (nothing, where that is gone: then an earlier process has kept it). */
+sfq_status sfq_run_keep_student(const sfq_run *run, const char *name, sfq_error *err);
+sfq_status sfq_run_keep_stage(const sfq_run *run, const char *stage, const char *name,
+                              sfq_error *err);
+/* The model in the directory `from` as dir's, with the source's other files; bytes: of its weights,
+ * may be NULL. */
+sfq_status sfq_run_take_model(const sfq_run *run, const char *from, sfq_outdir *dir,
+                              uint64_t *bytes, sfq_error *err);
+
 #endif

@@ -329,12 +329,20 @@ static sfq_status read_prune(sfq_run *r, const json_t *report, sfq_error *err)
 static sfq_status prune_round(sfq_run *r, int round, const char *before, sfq_error *err)
 {
     char name[SFQ_RUN_ROUND_NAME];
+    sfq_saliency *saliency = NULL;
+    json_t *report = NULL;
+    sfq_status status = SFQ_OK;
     round_name(name, round + 1);
-    SFQ_TRY(sfq_work_check(&r->work, err));
-    SFQ_TRY(sfq_prune_round(&r->work, r->student, r->held_out, round, &r->pruned, err));
-    json_t *report = prune_json(&r->pruned, r->late);
-    sfq_status status = record_student(r, name, report, before, err);
+    SFQ_DO(sfq_work_check(&r->work, err));
+    SFQ_DO(sfq_prune_cut(&saliency, &r->work, r->student, round, &r->pruned, err));
+    if (round + 1 == sfq_prune_rounds(r->options))
+        SFQ_DO(sfq_run_keep_student(r, "pruned", err));
+    SFQ_DO(sfq_prune_refit(&r->work, r->student, saliency, r->held_out, round, &r->pruned, err));
+    report = prune_json(&r->pruned, r->late);
+    SFQ_DO(record_student(r, name, report, before, err));
+done:
     json_decref(report);
+    sfq_saliency_close(&saliency);
     return status;
 }
 
@@ -383,7 +391,8 @@ sfq_status sfq_run_prune(sfq_run *r, sfq_error *err)
     sfq_run_add_stage(r, "prune", r->pruned.cut_seconds, r->pruned.cut_loss, 0);
     sfq_run_add_stage(r, "reconstruct", r->pruned.reconstruct_seconds, r->pruned.reconstructed_loss,
                       0);
-    return SFQ_OK;
+    round_name(last, sfq_prune_rounds(r->options));
+    return sfq_run_keep_stage(r, last, "reconstructed", err);
 }
 
 /* ---- distill ---- */
@@ -445,5 +454,5 @@ sfq_status sfq_run_distill(sfq_run *r, sfq_error *err)
     if (d.late)
         sfq_run_tell_late(r, "distillation ended early");
     sfq_run_add_stage(r, "distill", seconds, d.after, d.steps);
-    return SFQ_OK;
+    return sfq_run_keep_stage(r, "distill", "distilled", err);
 }

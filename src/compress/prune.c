@@ -82,8 +82,8 @@ static uint64_t to_remove(const sfq_work *work, const sfq_student *student, int 
     return goal > all - left ? goal - (all - left) : 0;
 }
 
-static sfq_status cut(const sfq_work *work, sfq_student *student, const sfq_saliency *saliency,
-                      int round, sfq_error *err)
+static sfq_status cut_units(const sfq_work *work, sfq_student *student, const sfq_saliency *saliency,
+                            int round, sfq_error *err)
 {
     const size_t layers = (size_t)student->arch->layers;
     bool *fixed = SFQ_NEW_ARRAY(bool, 2 * layers);
@@ -127,28 +127,34 @@ static void tell(const sfq_work *work, int round, const sfq_prune_report *report
                  report->neurons, refit->before, refit->kept, refit->solved, refit->after);
 }
 
-sfq_status sfq_prune_round(const sfq_work *work, sfq_student *student, sfq_loss *held_out,
-                           int round, sfq_prune_report *report, sfq_error *err)
+sfq_status sfq_prune_cut(sfq_saliency **out, const sfq_work *work, sfq_student *student, int round,
+                         sfq_prune_report *report, sfq_error *err)
 {
     const double start = sfq_clock_seconds();
-    sfq_saliency *saliency = NULL;
-    sfq_reconstruct_report refit = {0};
-    sfq_status status = SFQ_OK;
-    SFQ_DO(sfq_score_run(&saliency, work, student, sfq_prune_saliency(work->options), round, err));
-    SFQ_DO(cut(work, student, saliency, round, err));
+    SFQ_TRY(sfq_score_run(out, work, student, sfq_prune_saliency(work->options), round, err));
+    sfq_status status = cut_units(work, student, *out, round, err);
+    if (status != SFQ_OK) {
+        sfq_saliency_close(out);
+        return status;
+    }
     count(report, work->source->arch, student->arch);
-    const double middle = sfq_clock_seconds();
-    SFQ_DO(sfq_reconstruct_run(work, student, saliency, held_out, round, &refit, err));
-    report->cut_seconds += middle - start;
-    report->reconstruct_seconds += sfq_clock_seconds() - middle;
+    report->cut_seconds += sfq_clock_seconds() - start;
+    return SFQ_OK;
+}
+
+sfq_status sfq_prune_refit(const sfq_work *work, sfq_student *student, const sfq_saliency *saliency,
+                           sfq_loss *held_out, int round, sfq_prune_report *report, sfq_error *err)
+{
+    const double start = sfq_clock_seconds();
+    sfq_reconstruct_report refit = {0};
+    SFQ_TRY(sfq_reconstruct_run(work, student, saliency, held_out, round, &refit, err));
+    report->reconstruct_seconds += sfq_clock_seconds() - start;
     report->cut_loss = refit.before;
     report->reconstructed_loss = refit.after;
     report->solved += refit.solved;
     report->kept += refit.kept;
     tell(work, round, report, &refit);
-done:
-    sfq_saliency_close(&saliency);
-    return status;
+    return SFQ_OK;
 }
 
 uint64_t sfq_prune_bytes(const sfq_work *work)

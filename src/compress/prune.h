@@ -17,11 +17,14 @@ typedef struct sfq_prune_report {
 int sfq_prune_rounds(const sfq_compress_options *options);
 /* The saliency asked for; the default where the name is NULL or unknown. */
 sfq_saliency_kind sfq_prune_saliency(const sfq_compress_options *options);
-/* Round `round` of sfq_prune_rounds(): the share removed grows evenly up to options->prune. Adds
- * to *report. A round depends on the student that it gets and on options alone, so that a run can
- * go on between rounds. */
-sfq_status sfq_prune_round(const sfq_work *work, sfq_student *student, sfq_loss *held_out,
-                           int round, sfq_prune_report *report, sfq_error *err);
+/* Round `round` of sfq_prune_rounds() in two halves, which add to *report: score the student and
+ * cut it, the share removed growing evenly up to options->prune; then refit its output matrices by
+ * the same scores. A round depends on the student that it gets and on options alone, so that a run
+ * can go on between rounds. */
+sfq_status sfq_prune_cut(sfq_saliency **out, const sfq_work *work, sfq_student *student, int round,
+                         sfq_prune_report *report, sfq_error *err);
+sfq_status sfq_prune_refit(const sfq_work *work, sfq_student *student, const sfq_saliency *saliency,
+                           sfq_loss *held_out, int round, sfq_prune_report *report, sfq_error *err);
 /* Whether a sublayer's widths may change: not where --keep names one of its matrices. [layers] */
 sfq_status sfq_prune_fixed(const sfq_work *work, bool *attn_fixed, bool *ffn_fixed, sfq_error *err);
 /* Memory of the stage beyond the student and the held-out answers. */

@@ -43,7 +43,7 @@ static bool fail_one(const char *model, const char *saliency, unsigned long n)
     assert_ok(sfq_loss_measure(r.loss, r.student->net, &loss, &err)); /* it keeps its room */
     snprintf(spec, sizeof spec, "alloc:%lu", n);
     assert_true(seam_arm(n > 0 ? spec : NULL));
-    const sfq_status status = sfq_prune_round(&r.w.work, r.student, r.loss, 0, &report, &err);
+    const sfq_status status = work_prune_round(&r.w.work, r.student, r.loss, 0, &report, &err);
     const bool fired = seam_fired();
     const long live = seam_live();
     seam_disarm();

@@ -140,6 +140,35 @@ def test_dev_labels_decide_nothing(encoder, tmp_path, data):
     assert one["baseline"]["value"] == pytest.approx(1 - two.value["baseline"]["value"])
 
 
+def test_stages_are_kept(encoder, program, tmp_path, data):
+    """Each stage's model opens and answers as its stage left it; the output is the same bytes."""
+    stages = ("pruned", "reconstructed", "distilled", "fused")
+    encoder("plain")
+    value = encoder("out", "--keep-stages").value
+    assert sorted(os.listdir(tmp_path)) == sorted(["plain", "out", *(f"out.{s}" for s in stages)])
+    assert weights(tmp_path / "out") == weights(tmp_path / "plain")
+    sizes = {}
+    for stage in stages:
+        folder = tmp_path / f"out.{stage}"
+        done = subprocess.run([program, "eval", folder, "--task", "own", "--data", data, "--json"],
+                              capture_output=True, check=True)
+        assert 0 <= json.loads(done.stdout)["value"] <= 1
+        sizes[stage] = (folder / "model.safetensors").stat().st_size
+    assert sizes["pruned"] == sizes["reconstructed"] == sizes["distilled"]
+    assert sizes["fused"] == value["bytes"]
+    # what lies there and is no stage of this run is not written over
+    before = weights(tmp_path / "out.fused")
+    refused = encoder("out", "--keep-stages", status=2)
+    assert "out" in refused.stderr
+    shutil.rmtree(tmp_path / "out")
+    refused = encoder("out", "--keep-stages", status=2)
+    assert "out.pruned" in refused.stderr and weights(tmp_path / "out.fused") == before
+    encoder("out", "--keep-stages", "--force")
+    assert weights(tmp_path / "out.fused") == before
+    nothing = encoder("other", "--keep-stages", fast=("--prune", "0", "--steps", "0"), status=2)
+    assert "--keep-stages" in nothing.stderr
+
+
 # ---- runs that end early ----
 
 
@@ -154,7 +183,7 @@ def test_killed_at_any_moment(encoder, tmp_path):
     words = [w.replace("whole", "killed") for w in whole.words]
     draw = random.Random(3)
     killed = 0
-    for _ in range(6):
+    for _ in range(10):
         child = begin(words)
         time.sleep(seconds * draw.uniform(0.05, 0.9))
         child.send_signal(signal.SIGKILL)

@@ -135,7 +135,7 @@ static sfq_prune_report prune(trial *t, double share, int rounds, const char *sa
     t->w.options.saliency = saliency;
     for (int i = 0; i < rounds; i++) {
         const double before = report.fraction;
-        assert_ok(sfq_prune_round(&t->w.work, t->student, t->loss, i, &report, &err));
+        assert_ok(work_prune_round(&t->w.work, t->student, t->loss, i, &report, &err));
         assert_true(report.reconstructed_loss <= report.cut_loss);
         assert_true(report.fraction >= share * (i + 1) / rounds || rounds == 1);
         assert_true(report.fraction >= before);
@@ -322,7 +322,7 @@ static void too_much_is_infeasible(void **state)
     t.w.options.prune = 0.95;
     t.w.options.rounds = 1;
     assert_fails(SFQ_E_INFEASIBLE, "prune less",
-                 sfq_prune_round(&t.w.work, t.student, t.loss, 0, &r, &err));
+                 work_prune_round(&t.w.work, t.student, t.loss, 0, &r, &err));
     trial_close(&t);
 }
 
@@ -364,7 +364,7 @@ static void interrupted(void **state)
         t.w.options.prune = 0.2;
         t.w.options.rounds = 1;
         t.w.options.hooks = (sfq_hooks){.ud = &left, .cancelled = yes};
-        sfq_status status = sfq_prune_round(&t.w.work, t.student, t.loss, 0, &r, &err);
+        sfq_status status = work_prune_round(&t.w.work, t.student, t.loss, 0, &r, &err);
         assert_true(status == SFQ_E_INTERRUPTED || (status == SFQ_OK && left >= 0));
         t.w.options.hooks = no_hooks;
         trial_close(&t);

@@ -5,6 +5,7 @@
 
 #include "unit/random_model.h"
 
+#include "compress/prune.h"
 #include "compress/work.h"
 
 #include <math.h>
@@ -72,6 +73,18 @@ static inline void work_close(work_fixture *w)
     sfq_calibration_close(&w->calibration);
     sfq_net_close(&w->teacher);
     sfq_source_close(&w->source);
+}
+
+/* A round of pruning, both halves, as the pipeline runs it. */
+static inline sfq_status work_prune_round(const sfq_work *work, sfq_student *student,
+                                          sfq_loss *loss, int round, sfq_prune_report *report,
+                                          sfq_error *error)
+{
+    sfq_saliency *saliency = NULL;
+    SFQ_TRY(sfq_prune_cut(&saliency, work, student, round, report, error));
+    sfq_status status = sfq_prune_refit(work, student, saliency, loss, round, report, error);
+    sfq_saliency_close(&saliency);
+    return status;
 }
 
 #endif
