@@ -1,7 +1,7 @@
 /* kernels/cpu.c - what this processor and this operating system offer, as the highest level of the
  * ladder. A level is a cluster of cpuid bits plus the register state that the OS saves (XCR0); AMX
- * also needs the kernel's word that it hands out tile state. Nothing is requested here: asking for
- * tile state enlarges every signal frame, so that is left to the first user of tiles. */
+ * also needs the kernel's word that it hands out tile state. Detection requests nothing: tile state
+ * enlarges every signal frame, so it is asked for when a table that uses it is given away. */
 #include "kernels/kernels.h"
 
 #include <cpuid.h>
@@ -12,7 +12,9 @@ enum {
     XCR0_YMM = 1 << 1 | 1 << 2,
     XCR0_ZMM = XCR0_YMM | 1 << 5 | 1 << 6 | 1 << 7,
     XCR0_TILES = 1 << 17 | 1 << 18,
-    ARCH_GET_XCOMP_SUPPORT = 0x1021 /* Linux 5.16, asm/prctl.h: features it can grant */
+    ARCH_GET_XCOMP_SUPPORT = 0x1021, /* Linux 5.16, asm/prctl.h: features it can grant */
+    ARCH_REQ_XCOMP_PERM = 0x1023,
+    XFEATURE_TILE_DATA = 18
 };
 
 typedef struct cpu_bits {
@@ -98,4 +100,9 @@ bool sfq_isa_has_avxvnni(void)
 {
     cpu_bits c = read_cpu();
     return has_avxvnni(&c);
+}
+
+bool sfq_isa_request_tiles(void)
+{
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
 }

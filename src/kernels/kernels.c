@@ -17,7 +17,8 @@ static const char *const isa_names[SFQ_ISA_COUNT] = {
 static const sfq_kernels table_ref = {
     .isa = SFQ_ISA_REF,
     .isa_name = "ref",
-#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_ref,
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_ref,
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
@@ -25,7 +26,8 @@ static const sfq_kernels table_ref = {
 static const sfq_kernels table_avx2 = {
     .isa = SFQ_ISA_AVX2,
     .isa_name = "avx2",
-#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_avx2,
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_avx2,
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
@@ -33,7 +35,35 @@ static const sfq_kernels table_avx2 = {
 static const sfq_kernels table_avxvnni = {
     .isa = SFQ_ISA_AVXVNNI,
     .isa_name = "avxvnni",
-#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) .op = sfq_##op##_##at_avxvnni,
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_avxvnni,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+static const sfq_kernels table_avx512 = {
+    .isa = SFQ_ISA_AVX512,
+    .isa_name = "avx512",
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_avx512,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+static const sfq_kernels table_avx512vnni = {
+    .isa = SFQ_ISA_AVX512VNNI,
+    .isa_name = "avx512vnni",
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_avx512vnni,
+#include "kernels/kernel_list.inc"
+#undef SFQ_KERNEL
+};
+
+static const sfq_kernels table_amx = {
+    .isa = SFQ_ISA_AMX,
+    .isa_name = "amx",
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    .op = sfq_##op##_##at_amx,
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
@@ -41,10 +71,20 @@ static const sfq_kernels table_avxvnni = {
 const sfq_kernels *sfq_kernels_get(sfq_isa max)
 {
     sfq_isa host = sfq_isa_detect();
-    sfq_isa level = host < max ? host : max;
-    if (level >= SFQ_ISA_AVXVNNI && sfq_isa_has_avxvnni())
-        return &table_avxvnni;
-    return level >= SFQ_ISA_AVX2 ? &table_avx2 : &table_ref;
+    switch (host < max ? host : max) {
+    case SFQ_ISA_REF:
+        return &table_ref;
+    case SFQ_ISA_AVX2:
+        return &table_avx2;
+    case SFQ_ISA_AVXVNNI:
+        return sfq_isa_has_avxvnni() ? &table_avxvnni : &table_avx2;
+    case SFQ_ISA_AVX512:
+        return &table_avx512;
+    case SFQ_ISA_AVX512VNNI:
+        return &table_avx512vnni;
+    default:
+        return sfq_isa_request_tiles() ? &table_amx : &table_avx512vnni;
+    }
 }
 
 const char *sfq_isa_name(sfq_isa isa)

@@ -160,6 +160,9 @@ const char *sfq_isa_name(sfq_isa isa);
 sfq_isa sfq_isa_detect(void); /* what the processor and the OS offer */
 /* AVX-VNNI is the one level that those above it do not imply: AVX-512 came before it. */
 bool sfq_isa_has_avxvnni(void);
+/* Asks the kernel for tile state, once for the whole process; sfq_kernels_get does it before it
+ * gives the AMX table away. False where the kernel refuses (a signal stack too small). */
+bool sfq_isa_request_tiles(void);
 
 /* ---- packing (L2, byte-deciding: plain C, one implementation) -------------------------------- */
 

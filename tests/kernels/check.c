@@ -13,9 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LEVELS = 3, MAX_BUFFERS = 4096, FILL = 0xA5, MAX_PRINTED = 20 };
+enum { LEVELS = 6, MAX_BUFFERS = 4096, FILL = 0xA5, MAX_PRINTED = 20 };
 
-static const sfq_isa levels[LEVELS] = {SFQ_ISA_REF, SFQ_ISA_AVX2, SFQ_ISA_AVXVNNI};
+static const sfq_isa levels[LEVELS] = {SFQ_ISA_REF,    SFQ_ISA_AVX2,       SFQ_ISA_AVXVNNI,
+                                       SFQ_ISA_AVX512, SFQ_ISA_AVX512VNNI, SFQ_ISA_AMX};
 
 typedef struct kernel_row {
     const char *op;
@@ -25,8 +26,11 @@ typedef struct kernel_row {
 } kernel_row;
 
 static const kernel_row rows[] = {
-#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni) \
-    {#op, {#at_ref, #at_avx2, #at_avxvnni}, check_##op, bench_##op},
+#define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
+    {#op,                                                                             \
+     {#at_ref, #at_avx2, #at_avxvnni, #at_avx512, #at_avx512vnni, #at_amx},           \
+     check_##op,                                                                      \
+     bench_##op},
 #include "kernels/kernel_list.inc"
 #undef SFQ_KERNEL
 };
