@@ -63,7 +63,8 @@ static const cli_option options[] = {
     {"plan", 0, CLI_FLAG, offsetof(compress_args, plan), 0, 0, NULL,
      "print sizes, memory, disk and time; write nothing", NULL},
     {"keep-stages", 0, CLI_FLAG, offsetof(compress_args, o.keep_stages), 0, 0, NULL,
-     "leave the model after each stage, too: NAME.pruned, .reconstructed, .distilled, .fused", NULL},
+     "leave the model after each stage, too: NAME.pruned, .reconstructed, .distilled, .fused",
+     NULL},
     {"force", 0, CLI_FLAG, offsetof(compress_args, o.force), 0, 0, NULL,
      "replace an output that exists, and an interrupted run of another request", NULL},
     CLI_COMMON_OPTIONS};

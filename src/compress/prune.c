@@ -82,8 +82,8 @@ static uint64_t to_remove(const sfq_work *work, const sfq_student *student, int 
     return goal > all - left ? goal - (all - left) : 0;
 }
 
-static sfq_status cut_units(const sfq_work *work, sfq_student *student, const sfq_saliency *saliency,
-                            int round, sfq_error *err)
+static sfq_status cut_units(const sfq_work *work, sfq_student *student,
+                            const sfq_saliency *saliency, int round, sfq_error *err)
 {
     const size_t layers = (size_t)student->arch->layers;
     bool *fixed = SFQ_NEW_ARRAY(bool, 2 * layers);
