@@ -2,6 +2,7 @@
  * and the order in which it keeps them. Which of the candidates are taken is curate.c's; what a
  * candidate is, calibration_task.c's, calibration_text.c's and calibration_self.c's. */
 #include "base/ck.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hooks.h"
 #include "base/mem.h"
@@ -45,6 +46,12 @@ sfq_status sfq_calib_progress(sfq_calib_run *run, uint64_t more, sfq_error *err)
     sfq_hooks_progress(hooks, "calibrate", run->index, run->stages, run->done, run->total,
                        run->unit);
     return sfq_hooks_check(hooks, err);
+}
+
+bool sfq_calib_late(sfq_calib_run *run)
+{
+    run->late = run->late || sfq_clock_seconds() >= run->deadline;
+    return run->late;
 }
 
 sfq_status sfq_calib_tokenizer(sfq_tokenizer **out, const sfq_source *source, sfq_error *err)
@@ -288,7 +295,7 @@ static sfq_status choose(sfq_calibration **out, sfq_calib_run *run, sfq_error *e
         }
         SFQ_DO(sfq_calib_difficulty(run, difficulty, err));
     }
-    SFQ_DO(sfq_pick_make(&pick, run, difficulty, err));
+    SFQ_DO(sfq_pick_make(&pick, run, run->late ? NULL : difficulty, err));
     SFQ_DO(copy_picked(out, &run->from, &pick, err));
     SFQ_DO(sfq_calib_progress(run, run->total, err));
 done:
@@ -310,7 +317,7 @@ static double fraction_of(const sfq_calibration *c, const sfq_calib_run *run)
 
 sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source, const sfq_net *net,
                                 const sfq_kernels *kernels, const sfq_compress_options *options,
-                                int index, int stages, sfq_error *err)
+                                int index, int stages, double deadline, sfq_error *err)
 {
     sfq_calib_run run = {.source = source,
                          .net = net,
@@ -319,6 +326,7 @@ sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source,
                          .index = index,
                          .stages = stages,
                          .unit = "sequences",
+                         .deadline = deadline,
                          .curated = options->pick == NULL || strcmp(options->pick, "curated") == 0};
     sfq_calib_origin origin;
     sfq_status status = SFQ_OK;
@@ -332,6 +340,7 @@ sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source,
     c->available = run.available;
     c->scanned = sfq_candidates_count(&run.from);
     c->fraction = fraction_of(c, &run);
+    c->late = run.late;
 done:
     sfq_tokenizer_close(&run.tokenizer);
     sfq_candidates_free(&run.from);

@@ -19,15 +19,18 @@ typedef struct sfq_calibration {
     uint64_t scanned;    /* sequences that were looked at to choose these */
     uint64_t available;  /* sequences (task) or tokens (text) that there are */
     uint64_t duplicates; /* that were left out among the scanned */
+    bool late;           /* the deadline cut choosing or sampling short; not saved */
 } sfq_calibration;
 
 /* Chooses. `net` is the original model (for losses and sampling). Options used: task, data,
  * text_files, calib_fraction, calib_tokens, calib_length, pick, seed. DATA for data that cannot
  * serve (no examples, fewer than 5 sequences, text shorter than one sequence ...); ARGUMENT for an
- * encoder without data. Progress as stage `index` of `stages`. */
+ * encoder without data. Progress as stage `index` of `stages`. Once sfq_clock_seconds() is past
+ * `deadline` (INFINITY: never) no more candidates are weighed and no more text is sampled than 5
+ * sequences need. */
 sfq_status sfq_calibration_make(sfq_calibration **out, const sfq_source *source, const sfq_net *net,
                                 const sfq_kernels *kernels, const sfq_compress_options *options,
-                                int index, int stages, sfq_error *err);
+                                int index, int stages, double deadline, sfq_error *err);
 void sfq_calibration_close(sfq_calibration **calibration);
 uint64_t sfq_calibration_tokens(const sfq_calibration *calibration);
 /* About how many, from above, before anything is run: sequences and tokens. Data is opened for it

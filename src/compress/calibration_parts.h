@@ -49,6 +49,8 @@ typedef struct sfq_calib_run {
     uint64_t available;   /* sequences, or tokens of text */
     uint64_t done, total; /* for progress, in `unit` */
     const char *unit;
+    double deadline; /* sfq_clock_seconds() */
+    bool late;       /* it cut something short */
 } sfq_calib_run;
 
 static inline size_t sfq_candidates_count(const sfq_candidates *c)
@@ -68,6 +70,8 @@ sfq_status sfq_candidates_add(sfq_candidates *c, const int32_t *ids, const int32
 void sfq_candidates_free(sfq_candidates *c);
 /* `more` sequences are done; asks the hooks. */
 sfq_status sfq_calib_progress(sfq_calib_run *run, uint64_t more, sfq_error *err);
+/* Whether the deadline is past; then run->late says so, too. */
+bool sfq_calib_late(sfq_calib_run *run);
 /* The source's tokenizer, which the model has a row for every id of. */
 sfq_status sfq_calib_tokenizer(sfq_tokenizer **out, const sfq_source *source, sfq_error *err);
 /* Zeroed, offsets too. */
@@ -108,7 +112,7 @@ uint64_t sfq_calib_self_bytes(const sfq_source *source, const sfq_net *net, size
 /* ---- difficulty.c: the original model's own uncertainty ---- */
 
 /* out [candidates]: entropy of a classifier's answer, mean cross-entropy of a language model's
- * tokens, in nats. NUMERIC for what is not finite. */
+ * tokens, in nats. Not all of it is filled when run->late is set. NUMERIC for what is not finite. */
 sfq_status sfq_calib_difficulty(sfq_calib_run *run, double *out, sfq_error *err);
 uint64_t sfq_calib_difficulty_bytes(const sfq_source *source, const sfq_net *net);
 

@@ -40,6 +40,7 @@ typedef struct sfq_self {
     size_t active[MAX_LANES], active_count;
     uint64_t next;        /* number of the next sequence */
     uint64_t done, begun; /* tokens of finished ones; most that those at work can have */
+    bool enough;          /* the deadline is past, and what is there serves */
 } sfq_self;
 
 /* ---- choosing a token ---- */
@@ -160,7 +161,7 @@ static void fill_lanes(sfq_self *s)
 {
     s->active_count = 0;
     for (size_t i = 0; i < s->lanes; i++) {
-        if (!s->lane[i].active && s->done + s->begun < s->run->budget)
+        if (!s->lane[i].active && !s->enough && s->done + s->begun < s->run->budget)
             begin_sequence(s, &s->lane[i]);
         if (s->lane[i].active)
             s->active[s->active_count++] = i;
@@ -199,7 +200,8 @@ static sfq_status check_lanes(sfq_self *s, sfq_error *err)
                                "%s: the model's logits are not finite numbers; `sfq inspect "
                                "--verify` looks for the tensor",
                                s->run->source->dir);
-        if (lane->count == s->run->length || is_end(arch, lane->ids[lane->count - 1]))
+        bool whole = lane->count == s->run->length || is_end(arch, lane->ids[lane->count - 1]);
+        if (whole || (s->enough && lane->count >= SFQ_CALIB_MIN_LENGTH))
             SFQ_TRY(end_sequence(s, lane, err));
     }
     return SFQ_OK;
@@ -310,6 +312,8 @@ sfq_status sfq_calib_self(sfq_calib_run *run, sfq_error *err)
     SFQ_DO(open_self(s, err));
     for (fill_lanes(s); s->active_count > 0; fill_lanes(s)) {
         SFQ_DO(step_lanes(s, err));
+        s->enough = sfq_calib_late(run) &&
+                    sfq_candidates_count(&run->from) + s->active_count >= SFQ_CALIB_MIN;
         SFQ_DO(check_lanes(s, err));
         SFQ_DO(sfq_calib_progress(run, s->active_count, err));
     }

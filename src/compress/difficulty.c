@@ -183,6 +183,8 @@ sfq_status sfq_calib_difficulty(sfq_calib_run *run, double *out, sfq_error *err)
         if (d.batch.sequences == BATCH_SEQUENCES || before + n > BATCH_TOKENS) {
             SFQ_DO(score_batch(&d, out + first, err));
             first = i;
+            if (sfq_calib_late(run))
+                goto done;
         }
         SFQ_DO(sfq_token_batch_add(&d.batch, all->ids + begin,
                                    all->typed ? all->types + begin : NULL, n, err));

@@ -142,6 +142,8 @@ static void add_stages(sfq_run *r, double baseline_seconds, double seconds)
     r->out->calibration_sequences = r->calibration->count;
     r->out->calibration_tokens = sfq_calibration_tokens(r->calibration);
     r->out->calibration_fraction = r->calibration->fraction;
+    if (r->calibration->late)
+        sfq_run_tell_late(r, "calibration took what it had");
 }
 
 static sfq_status restore_calibration(sfq_run *r, const json_t *report, sfq_error *err)
@@ -160,6 +162,7 @@ static sfq_status restore_calibration(sfq_run *r, const json_t *report, sfq_erro
     sfq_status status = sfq_calibration_load(&r->calibration, path, r->source->arch, err);
     sfq_mem_free(path);
     SFQ_TRY(status);
+    r->calibration->late = json_is_true(json_object_get(report, "late"));
     SFQ_TRY(sfq_run_get_real(r, report, "seconds", &seconds, err));
     SFQ_TRY(sfq_run_get_real(r, report, "baseline_seconds", &baseline_seconds, err));
     SFQ_TRY(sfq_run_get_real(r, report, "baseline", &r->out->baseline, err));
@@ -181,15 +184,22 @@ static sfq_status record_calibration(sfq_run *r, sfq_outdir **dir, double baseli
     SFQ_TRY(digest_dev(r, dev, err));
     bool measured = r->measure != NULL;
     json_t *report = json_pack(
-        "{s:f, s:f, s:o, s:o, s:s, s:s}", "seconds", seconds, "baseline_seconds", baseline_seconds,
+        "{s:f, s:f, s:o, s:o, s:s, s:s, s:b}", "seconds", seconds, "baseline_seconds", baseline_seconds,
         "metric", measured ? json_string(r->out->metric) : json_null(), "baseline",
         measured && isfinite(r->out->baseline) ? json_real(r->out->baseline) : json_null(), "dev",
-        dev, "student", sfq_dtype_info(r->choice.dtype)->name);
+        dev, "student", sfq_dtype_info(r->choice.dtype)->name, "late", (int)r->calibration->late);
     if (report == NULL)
         return sfq_fail_memory(err, 0, "the journal");
     sfq_status status = sfq_journal_end(r->journal, "calibrate", dir, report, NULL, err);
     json_decref(report);
     return status;
+}
+
+/* Half of what is left: what it serves needs the other half. */
+static double calibration_deadline(const sfq_run *r)
+{
+    const double now = sfq_clock_seconds();
+    return now + (r->work.deadline - now) / 2;
 }
 
 sfq_status sfq_run_calibrate(sfq_run *r, sfq_error *err)
@@ -207,7 +217,7 @@ sfq_status sfq_run_calibrate(sfq_run *r, sfq_error *err)
     SFQ_DO(measure_baseline(r, sfq_outdir_path(dir), &baseline_seconds, err));
     SFQ_DO(sfq_run_begin_stage(r, "calibrate", err));
     SFQ_DO(sfq_calibration_make(&r->calibration, r->source, r->teacher, r->work.kernels, r->options,
-                                r->work.index, r->work.stages, err));
+                                r->work.index, r->work.stages, calibration_deadline(r), err));
     SFQ_DO(sfq_calibration_save(r->calibration, dir, calibration_name, err));
     seconds = sfq_run_lap(r);
     SFQ_DO(record_calibration(r, &dir, baseline_seconds, seconds, err));

@@ -9,6 +9,8 @@
 #include "compress/calibration.h"
 #include "unit/unit.h"
 
+#include <math.h>
+
 enum { DENSE = 250, SPREAD = 100 };
 
 typedef struct bench {
@@ -38,7 +40,7 @@ static sfq_status bench_open(bench *b, const char *model, sfq_error *err)
 static sfq_status make(const bench *b, sfq_calibration **out, sfq_error *err)
 {
     return sfq_calibration_make(out, b->source, b->net, sfq_kernels_get(SFQ_ISA_COUNT), &b->o, 1, 1,
-                                err);
+                                (double)INFINITY, err);
 }
 
 static sfq_status save(const char *target, sfq_error *err)

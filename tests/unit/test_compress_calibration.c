@@ -17,6 +17,7 @@ typedef struct bench {
     sfq_net *net;
     const sfq_kernels *kernels;
     sfq_compress_options o;
+    double deadline;
     char dir[SCRATCH_ROOM];
 } bench;
 
@@ -27,7 +28,8 @@ static void bench_open(bench *b, const char *model, int threads)
                        .recipe = "sfq",
                        .calib_length = 256,
                        .pick = "random",
-                       .threads = threads}};
+                       .threads = threads},
+                 .deadline = (double)INFINITY};
     scratch_open(b->dir);
     assert_ok(sfq_source_open(&b->source, &b->o, &err));
     assert_ok(sfq_net_open(&b->net, b->source->arch, b->source->modules, b->source->ck, NULL,
@@ -44,7 +46,7 @@ static void bench_close(bench *b)
 
 static sfq_status make(bench *b, sfq_calibration **out)
 {
-    return sfq_calibration_make(out, b->source, b->net, b->kernels, &b->o, 1, 1, &err);
+    return sfq_calibration_make(out, b->source, b->net, b->kernels, &b->o, 1, 1, b->deadline, &err);
 }
 
 /* n examples, no two alike, of 1 to 9 words */

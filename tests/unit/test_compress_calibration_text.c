@@ -24,6 +24,7 @@ typedef struct bench {
     uint64_t done, total;
     size_t reports, peak; /* bytes of the heap when progress was heard */
     bool stop;
+    double deadline;
 } bench;
 
 static void hear_log(void *ud, sfq_log_level level, const char *line)
@@ -56,7 +57,8 @@ static void bench_open(bench *b, const char *model, int threads)
                        .recipe = "sfq",
                        .calib_length = 64,
                        .pick = "random",
-                       .threads = threads}};
+                       .threads = threads},
+                 .deadline = (double)INFINITY};
     scratch_open(b->dir);
     assert_ok(sfq_source_open(&b->source, &b->o, &err));
     assert_ok(sfq_net_open(&b->net, b->source->arch, b->source->modules, b->source->ck, NULL,
@@ -76,7 +78,7 @@ static sfq_status make(bench *b, sfq_calibration **out)
     b->reports = 0;
     b->log[0] = 0;
     return sfq_calibration_make(out, b->source, b->net, sfq_kernels_get(SFQ_ISA_COUNT), &b->o, 1, 1,
-                                &err);
+                                b->deadline, &err);
 }
 
 /* Sentences in which no two lines are alike, and each says which one it is. */
@@ -416,6 +418,35 @@ static void test_self(void **state)
     bench_close(&b);
 }
 
+/* Past the deadline text is weighed no more, which leaves the quota whole, and sampling ends with
+ * the shortest sequences that serve. */
+static void test_late(void **state)
+{
+    (void)state;
+    bench b;
+    sfq_calibration *c = NULL;
+    bench_open(&b, LM, 2);
+    b.deadline = 0;
+    b.o.calib_tokens = 64 * 12;
+    assert_ok(make(&b, &c));
+    assert_true(c->late && c->count >= 5);
+    assert_in_range(sfq_calibration_tokens(c), 5 * 16, c->count * 17);
+    sfq_calibration_close(&c);
+    put_text(&b, 0, 20000, "keeper");
+    b.o.pick = "curated";
+    b.o.calib_tokens = 64 * 60; /* several batches of candidates */
+    assert_ok(make(&b, &c));
+    assert_true(c->late);
+    check_sequences(&b, c);
+    assert_int_equal(c->count, 60);
+    sfq_calibration_close(&c);
+    b.deadline = (double)INFINITY;
+    assert_ok(make(&b, &c));
+    assert_false(c->late);
+    sfq_calibration_close(&c);
+    bench_close(&b);
+}
+
 /* What it writes follows its own distribution: the mean cross-entropy of its text is the mean
  * entropy of its answers, up to the noise of 550 tokens. */
 static void test_self_follows_the_model(void **state)
@@ -550,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_repeated_text),
         cmocka_unit_test(test_put_test),
         cmocka_unit_test(test_self),
+        cmocka_unit_test(test_late),
         cmocka_unit_test(test_self_follows_the_model),
         cmocka_unit_test(test_self_ends),
         cmocka_unit_test(test_memory),
