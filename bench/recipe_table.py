@@ -5,7 +5,8 @@ and the ablations. Everything is run through build/bin/sfq; the figures are what
     bench/recipe_table.py tasks|curve|novels|saliency|rounds|data|pick ... [--shared ../shared]
 
 A row is one run of `sfq compress`; a row that the CSV has already is not run again, so an
-interrupted table goes on where it was. Tables: bench/recipe_TABLE.csv.
+interrupted table goes on where it was, and one that another table has is taken from there. Tables:
+bench/recipe_TABLE.csv; `--markdown` prints them as docs/METHOD.md has them and runs nothing.
 """
 
 import argparse
@@ -114,24 +115,61 @@ class Bench:
         return {**row, **figures}
 
 
-def fill(bench, name, rows, path):
-    done = []
-    fresh = not path.exists()
-    if not fresh:
-        with open(path, newline="") as f:
-            done = list(csv.DictReader(f))
-    have = [{k: row[k] for k in KEYS} for row in done]
+def read(path):
+    if not path.exists():
+        return []
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def find(row, rows):
+    return next((r for r in rows if all(r[k] == row[k] for k in KEYS)), None)
+
+
+def fill(bench, name, rows, folder):
+    path = folder / f"recipe_{name}.csv"
+    fresh, done = not path.exists(), read(path)
+    others = [r for other in tables() for r in read(folder / f"recipe_{other}.csv")]
     with open(path, "a", newline="") as f:
         out = csv.DictWriter(f, KEYS + FIGURES, lineterminator="\n")
         if fresh:
             out.writeheader()
         for row in rows:
-            if row in have:
+            if find(row, done):
                 continue
-            got = bench.run(row, stages=name in ("tasks", "novels"))
+            got = find(row, others) or bench.run(row, stages=name in ("tasks", "novels"))
             out.writerow(got)
             f.flush()
             print(*(f"{k}={v}" for k, v in got.items() if v != ""), flush=True)
+
+
+# ---- Markdown ----
+
+COLUMNS = {
+    "tasks": ("model", "seed", "reduction", "dense", *STAGES, "final", "drop", "seconds"),
+    "curve": ("model", "prune", "reduction", "dense", "final", "drop", "seconds"),
+    "novels": ("prune", "reduction", "dense", *STAGES, "final", "drop", "seconds"),
+    "saliency": ("model", "saliency", "dense", "final", "drop", "loss_prune", "loss_reconstruct"),
+    "rounds": ("model", "rounds", "dense", "final", "drop", "loss_prune", "loss_reconstruct"),
+    "data": ("model", "fraction", "sequences", "tokens", "dense", "final", "drop", "loss_tune"),
+    "pick": ("model", "pick", "seed", "dense", "final", "drop", "loss_tune"),
+}
+
+
+def shown(column, row):
+    value = row[column]
+    if column in ("dense", "final", *STAGES) and row["metric"] != "perplexity" and value:
+        return f"{100 * float(value):.2f}"
+    if column == "drop":
+        return f"{float(value):+.2f}" + (" %" if row["metric"] == "perplexity" else "")
+    return f"{100 * float(value):.1f} %" if column == "reduction" else value
+
+
+def markdown(name, folder):
+    columns = COLUMNS[name]
+    print(f"\n{name}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for row in read(folder / f"recipe_{name}.csv"):
+        print(f"| {' | '.join(shown(c, row) for c in columns)} |")
 
 
 def main():
@@ -140,11 +178,16 @@ def main():
     p.add_argument("table", nargs="+", choices=known)
     p.add_argument("--shared", type=pathlib.Path, default=pathlib.Path("../shared"))
     p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench"))
+    p.add_argument("--markdown", action="store_true")
     a = p.parse_args()
+    if a.markdown:
+        for name in a.table:
+            markdown(name, a.out)
+        return
     with tempfile.TemporaryDirectory(prefix="sfq-recipe-") as scratch:
         bench = Bench(a.shared, pathlib.Path(scratch))
         for name in a.table:
-            fill(bench, name, known[name], a.out / f"recipe_{name}.csv")
+            fill(bench, name, known[name], a.out)
 
 
 if __name__ == "__main__":

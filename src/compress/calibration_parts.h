@@ -112,7 +112,7 @@ uint64_t sfq_calib_self_bytes(const sfq_source *source, const sfq_net *net, size
 /* ---- difficulty.c: the original model's own uncertainty ---- */
 
 /* out [candidates]: entropy of a classifier's answer, mean cross-entropy of a language model's
- * tokens, in nats. Not all of it is filled when run->late is set. NUMERIC for what is not finite. */
+ * tokens, in nats. Incomplete once run->late is set. NUMERIC for what is not finite. */
 sfq_status sfq_calib_difficulty(sfq_calib_run *run, double *out, sfq_error *err);
 uint64_t sfq_calib_difficulty_bytes(const sfq_source *source, const sfq_net *net);
 

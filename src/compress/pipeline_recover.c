@@ -184,8 +184,9 @@ static sfq_status record_calibration(sfq_run *r, sfq_outdir **dir, double baseli
     SFQ_TRY(digest_dev(r, dev, err));
     bool measured = r->measure != NULL;
     json_t *report = json_pack(
-        "{s:f, s:f, s:o, s:o, s:s, s:s, s:b}", "seconds", seconds, "baseline_seconds", baseline_seconds,
-        "metric", measured ? json_string(r->out->metric) : json_null(), "baseline",
+        "{s:f, s:f, s:o, s:o, s:s, s:s, s:b}", "seconds", seconds, "baseline_seconds",
+        baseline_seconds, "metric", measured ? json_string(r->out->metric) : json_null(),
+        "baseline",
         measured && isfinite(r->out->baseline) ? json_real(r->out->baseline) : json_null(), "dev",
         dev, "student", sfq_dtype_info(r->choice.dtype)->name, "late", (int)r->calibration->late);
     if (report == NULL)
