@@ -155,14 +155,45 @@ typedef struct sfq_bench_options {
 } sfq_bench_options;
 
 typedef struct sfq_bench_result {
-    double load_seconds;
+    double load_seconds;              /* of a shape: making its weights */
     double prefill_tokens_per_second; /* encoders: tokens of whole batches per second */
     double decode_tokens_per_second;  /* 0 for encoders */
-    uint64_t peak_rss_bytes;
+    double latency_seconds;           /* of the whole prompt; encoders: of the whole batch */
+    uint64_t peak_rss_bytes;          /* beside the models that were already open */
+    double bytes_per_token;      /* weights and KV read per decoded token (encoders: per token) */
     double read_bandwidth_share; /* of the probed bandwidth at the same threads; beyond 1: caches */
+    double multiply_share;       /* of the probed peak of the model's number type, in prefill */
+    double products_per_mac;     /* 1..2: activations of more than 8 bits take two byte products */
+    const char *multiply_peak;   /* the peak that is shared: "amx int8"; static */
     double bits;                 /* per original parameter */
     uint64_t bytes;
 } sfq_bench_result;
+
+/* A model of random weights, made in memory: as compress would leave it, for timing. */
+typedef struct sfq_bench_shape {
+    const char *shape;  /* llama-1b, llama-3b, llama-7b, llama-13b, llama-30b, bert-base, minilm, or
+                          the path of a config.json */
+    int bits;           /* 2..8; 16: the dense F16 original */
+    int embedding_bits; /* 2..8 for word, position and type tables and heads; 0: 8 */
+    double prune;       /* share of heads and neurons that is gone, evenly over the layers; 0..1 */
+    uint64_t seed;
+} sfq_bench_shape;
+
+#define SFQ_PROBE_PEAKS 16
+
+typedef struct sfq_probe_peak {
+    const char *isa;  /* "amx", ...: the level of instructions; static */
+    const char *type; /* "int8", "int4" (byte products in 16-bit sums), "bf16", "f32"; static */
+    double macs_per_second;
+} sfq_probe_peak;
+
+typedef struct sfq_probe_result {
+    double read_bytes_per_second;          /* all threads together, the best of the ways to read */
+    double read_bytes_per_second_one;      /* one thread */
+    double macs_per_second;                /* the highest F32 peak */
+    sfq_probe_peak peaks[SFQ_PROBE_PEAKS]; /* [peak_count] of the levels that the host has */
+    int peak_count;
+} sfq_probe_result;
 
 SFQ_API void sfq_bench_options_default(sfq_bench_options *options);
 /* paths[0] is the model under test, the others are compared with it, interleaved. results [count].
@@ -170,9 +201,12 @@ SFQ_API void sfq_bench_options_default(sfq_bench_options *options);
 SFQ_API sfq_status sfq_bench(const char *const *paths, size_t count,
                              const sfq_bench_options *options, sfq_bench_result *results,
                              const char **isa, int *threads, sfq_error *err);
-/* Read bandwidth in bytes/s and the float multiply-add peak in MAC/s at `threads`. */
-SFQ_API sfq_status sfq_probe(int threads, double *read_bytes_per_second, double *macs_per_second,
-                             sfq_error *err);
+/* The same with shapes. MEMORY, before anything is made, where they do not fit together. */
+SFQ_API sfq_status sfq_bench_shapes(const sfq_bench_shape *shapes, size_t count,
+                                    const sfq_bench_options *options, sfq_bench_result *results,
+                                    const char **isa, int *threads, sfq_error *err);
+/* What the machine can do at `threads`: read memory, multiply and add. */
+SFQ_API sfq_status sfq_probe(int threads, sfq_probe_result *out, sfq_error *err);
 
 #ifdef __cplusplus
 }

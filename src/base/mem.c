@@ -6,8 +6,9 @@
 #include "base/sys.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
-enum { CACHE_LINE = 64 };
+enum { CACHE_LINE = 64, HUGE_PAGE = 2 << 20 };
 
 /* count * size as a size that malloc may be asked for; 0 becomes 1. False: no such object. */
 static bool request_size(size_t count, size_t size, size_t *bytes)
@@ -44,6 +45,17 @@ void *sfq_mem_aligned(size_t bytes)
     void *p = sfq_sys_memalign(CACHE_LINE, bytes);
     if (p != NULL)
         memset(p, 0, bytes);
+    return p;
+}
+
+void *sfq_mem_huge(size_t bytes)
+{
+    if (!request_size(bytes, 1, &bytes) || bytes > PTRDIFF_MAX - HUGE_PAGE)
+        return NULL;
+    bytes = sfq_round_up(bytes, HUGE_PAGE);
+    void *p = sfq_sys_memalign(HUGE_PAGE, bytes);
+    if (p != NULL)
+        (void)madvise(p, bytes, MADV_HUGEPAGE); /* a wish: small pages serve too */
     return p;
 }
 

@@ -14,11 +14,21 @@ static uint64_t mix(uint64_t z)
     return z ^ z >> 31;
 }
 
+static uint64_t stream_key(uint64_t seed, uint64_t stream)
+{
+    return mix((mix(seed + golden) ^ stream) + golden);
+}
+
 uint64_t sfq_rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
 {
-    uint64_t key = mix(seed + golden);
-    key = mix((key ^ stream) + golden);
-    return mix(key ^ (counter + 1) * golden);
+    return mix(stream_key(seed, stream) ^ (counter + 1) * golden);
+}
+
+void sfq_rng_fill(uint64_t *out, size_t n, uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint64_t key = stream_key(seed, stream), at = (counter + 1) * golden;
+    for (size_t i = 0; i < n; i++, at += golden)
+        out[i] = mix(key ^ at);
 }
 
 double sfq_rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter)

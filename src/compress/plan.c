@@ -11,6 +11,7 @@
 #include "compress/copy.h"
 #include "compress/rules.h"
 #include "compress/scale.h"
+#include "model/pack_rule.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -53,24 +54,6 @@ sfq_status sfq_plan_check(const sfq_compress_options *o, bool causal, sfq_error 
 
 /* ---- rules of the recipe ---- */
 
-/* Activations are rounded per token and segment at run time. Outputs of attention and of the MLP's
- * activation have the longest tails, so o and down always read 12 bits; the other matrices do where
- * their own weights are finer than what 8-bit activations would add (measured: docs/METHOD.md). */
-int sfq_plan_activation_bits(sfq_role role, int bits)
-{
-    if (role == SFQ_ROLE_O || role == SFQ_ROLE_DOWN)
-        return 12;
-    return bits >= 7 ? 12 : 8;
-}
-
-/* A matrix whose padded codes and scales would be no smaller than 16 bits a weight stays dense: a
- * token-type table of two rows would grow eightfold. */
-static bool worth_packing(const sfq_cluster *c, int bits)
-{
-    uint64_t packed = (uint64_t)sfq_cluster_code_bytes(c, bits) + 2 * sfq_cluster_scales(c);
-    return packed < 2 * (uint64_t)c->n * c->k;
-}
-
 static sfq_status decide(sfq_plan_tensor *t, const sfq_source *s, sfq_rules *rules,
                          const sfq_compress_options *o, sfq_error *err)
 {
@@ -81,15 +64,8 @@ static sfq_status decide(sfq_plan_tensor *t, const sfq_source *s, sfq_rules *rul
     SFQ_TRY(sfq_rules_bits(rules, t->source->name, bits, &bits, err));
     if (bits == 16)
         return SFQ_OK;
-    if (!sfq_cluster_make(&t->spec.cluster, m->n, m->k))
-        return sfq_fail_at(err, SFQ_E_LIMIT, NULL, t->source->name,
-                           "tensor %s: %zu x %zu weights are too many", t->source->name, m->n,
-                           m->k);
-    t->packed = worth_packing(&t->spec.cluster, bits);
+    SFQ_TRY(sfq_pack_choose(&t->spec, &t->packed, m, bits, err));
     t->feedback = t->packed && sfq_feedback_norm(s, m) != NULL;
-    t->spec.name = m->name;
-    t->spec.bits = bits;
-    t->spec.activation_bits = sfq_plan_activation_bits(m->role, bits);
     return SFQ_OK;
 }
 

@@ -62,7 +62,4 @@ size_t sfq_plan_widest(const sfq_plan *plan);
 /* Declares all tensors in the order of the file; shared by the size of a plan and by emit. */
 sfq_status sfq_plan_declare(const sfq_plan *plan, sfq_st_writer *writer, sfq_error *err);
 
-/* Integer width of the activations that a matrix reads, by its role and bits. */
-int sfq_plan_activation_bits(sfq_role role, int bits);
-
 #endif

@@ -32,7 +32,7 @@ typedef struct entry {
 
 struct sfq_checkpoint {
     char *dir;
-    shard *shards; /* sorted by name */
+    shard *shards; /* sorted by name; none: the tensors lie in memory */
     size_t shard_count;
     entry *entries; /* sorted by tensor name */
     size_t entry_count;
@@ -310,6 +310,27 @@ done:
     return status;
 }
 
+sfq_status sfq_checkpoint_of(sfq_checkpoint **out, const char *name, const sfq_tensor *tensors,
+                             size_t count, sfq_error *err)
+{
+    sfq_checkpoint *ck = SFQ_NEW(sfq_checkpoint);
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    if (!ck || !(ck->dir = sfq_mem_strdup(name)) || !(ck->entries = SFQ_NEW_ARRAY(entry, count))) {
+        status = sfq_fail_memory(err, count * sizeof(entry), name);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++)
+        ck->entries[i].tensor = &tensors[i];
+    ck->entry_count = count;
+    qsort(ck->entries, count, sizeof(entry), compare_entries);
+    *out = ck;
+    ck = NULL;
+done:
+    sfq_checkpoint_close(&ck);
+    return status;
+}
+
 void sfq_checkpoint_close(sfq_checkpoint **ck)
 {
     if (!*ck)
@@ -348,13 +369,15 @@ uint64_t sfq_checkpoint_bytes(const sfq_checkpoint *ck)
     uint64_t sum = 0;
     for (size_t i = 0; i < ck->shard_count; i++)
         sum += sfq_safetensors_bytes(ck->shards[i].st);
+    for (size_t i = 0; ck->shard_count == 0 && i < ck->entry_count; i++)
+        sum += ck->entries[i].tensor->bytes;
     return sum;
 }
 
 const char *sfq_checkpoint_file(const sfq_checkpoint *ck, const char *tensor)
 {
     const entry *e = find_entry(ck, tensor);
-    return e ? sfq_safetensors_path(ck->shards[e->shard].st) : ck->dir;
+    return e && ck->shard_count > 0 ? sfq_safetensors_path(ck->shards[e->shard].st) : ck->dir;
 }
 
 /* ---- verifying ---- */

@@ -9,6 +9,10 @@ typedef struct sfq_checkpoint sfq_checkpoint;
 
 sfq_status sfq_checkpoint_open(sfq_checkpoint **out, const char *dir, const sfq_hooks *hooks,
                                sfq_error *err);
+/* Of tensors that lie in memory, not in files: names and data stay the caller's and must outlive
+ * it. `name` stands where a message would name a file. */
+sfq_status sfq_checkpoint_of(sfq_checkpoint **out, const char *name, const sfq_tensor *tensors,
+                             size_t count, sfq_error *err);
 void sfq_checkpoint_close(sfq_checkpoint **ck);
 size_t sfq_checkpoint_count(const sfq_checkpoint *ck);
 /* Sorted by name (strcmp), whatever the shards: what decides bytes does not depend on the split. */

@@ -163,33 +163,61 @@ static sfq_status read_switches(sfq_hf_config *c, const sfq_hf_family *f, sfq_er
     return SFQ_OK;
 }
 
+/* What the parsed root says; dir NULL: there is no directory. */
+static sfq_status read_all(sfq_hf_config *c, const char *dir, sfq_error *err)
+{
+    const sfq_hf_family *f;
+    c->bos = c->pad = -1;
+    SFQ_TRY(read_names(c, err));
+    SFQ_TRY(read_quantization(c, err));
+    f = sfq_hf_family_find(c->model_type);
+    if (!f)
+        return SFQ_OK;
+    SFQ_TRY(read_dims(c, f, err));
+    SFQ_TRY(read_switches(c, f, err));
+    SFQ_TRY(sfq_hf_read_rope(c, f, err));
+    SFQ_TRY(sfq_hf_read_layers(c, f, err));
+    SFQ_TRY(sfq_hf_read_labels(c, err));
+    return sfq_hf_read_ids(c, f, dir, err);
+}
+
 sfq_status sfq_hf_config_open(sfq_hf_config **out, const char *dir, sfq_error *err)
 {
     sfq_hf_config *c = SFQ_NEW(sfq_hf_config);
-    const sfq_hf_family *f;
     sfq_status status = SFQ_OK;
     *out = NULL;
     if (!c || !(c->path = sfq_path_join(dir, "config.json"))) {
         status = sfq_fail_memory(err, sizeof *c, dir);
         goto done;
     }
-    c->bos = c->pad = -1;
     status = sfq_hf_read_json(&c->root, c->path, err);
     if (status == SFQ_E_NOT_FOUND)
         status = sfq_fail_at(err, SFQ_E_NOT_FOUND, c->path, NULL,
                              "%s: not there; give a directory that holds a model", c->path);
     SFQ_DO(status);
-    SFQ_DO(read_names(c, err));
-    SFQ_DO(read_quantization(c, err));
-    f = sfq_hf_family_find(c->model_type);
-    if (f) {
-        SFQ_DO(read_dims(c, f, err));
-        SFQ_DO(read_switches(c, f, err));
-        SFQ_DO(sfq_hf_read_rope(c, f, err));
-        SFQ_DO(sfq_hf_read_layers(c, f, err));
-        SFQ_DO(sfq_hf_read_labels(c, err));
-        SFQ_DO(sfq_hf_read_ids(c, f, dir, err));
+    SFQ_DO(read_all(c, dir, err));
+    *out = c;
+    c = NULL;
+done:
+    sfq_hf_config_close(&c);
+    return status;
+}
+
+sfq_status sfq_hf_config_alone(sfq_hf_config **out, const char *path, const char *text,
+                               sfq_error *err)
+{
+    sfq_hf_config *c = SFQ_NEW(sfq_hf_config);
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    if (!c || !(c->path = sfq_mem_strdup(path))) {
+        status = sfq_fail_memory(err, sizeof *c, path);
+        goto done;
     }
+    if (text)
+        SFQ_DO(sfq_json_parse(&c->root, path, text, strlen(text), CONFIG_MAX_VALUES, err));
+    else
+        SFQ_DO(sfq_hf_read_json(&c->root, path, err));
+    SFQ_DO(read_all(c, NULL, err));
     *out = c;
     c = NULL;
 done:

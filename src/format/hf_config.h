@@ -60,6 +60,10 @@ typedef struct sfq_hf_config {
 /* Reads DIR/config.json and, where it exists, DIR/generation_config.json. FORMAT for what is
  * damaged, UNSUPPORTED for what is known but not built (its feature named), NOT_FOUND. */
 sfq_status sfq_hf_config_open(sfq_hf_config **out, const char *dir, sfq_error *err);
+/* A config.json without a model around it: nothing beside it is read. text NULL: the file at path;
+ * else this is its text, and path only names it in messages. */
+sfq_status sfq_hf_config_alone(sfq_hf_config **out, const char *path, const char *text,
+                               sfq_error *err);
 void sfq_hf_config_close(sfq_hf_config **config);
 
 #endif

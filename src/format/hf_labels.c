@@ -173,6 +173,8 @@ sfq_status sfq_hf_read_ids(sfq_hf_config *c, const sfq_hf_family *f, const char 
         SFQ_TRY(read_eos(c, c->path, eos, err));
     else if (f->eos_default >= 0 && f->eos_default < c->vocab)
         c->eos[c->eos_count++] = f->eos_default;
+    if (!dir)
+        return SFQ_OK;
     path = sfq_path_join(dir, "generation_config.json");
     if (!path)
         return sfq_fail_memory(err, strlen(dir), dir);

@@ -42,7 +42,7 @@ sfq_status sfq_hf_read_rope(sfq_hf_config *c, const sfq_hf_family *f, sfq_error 
 sfq_status sfq_hf_read_layers(sfq_hf_config *c, const sfq_hf_family *f, sfq_error *err);
 /* labels, label_count, problem_type. */
 sfq_status sfq_hf_read_labels(sfq_hf_config *c, sfq_error *err);
-/* bos, eos, pad, with DIR/generation_config.json where it is. */
+/* bos, eos, pad, with DIR/generation_config.json where it is; dir NULL: config.json alone. */
 sfq_status sfq_hf_read_ids(sfq_hf_config *c, const sfq_hf_family *f, const char *dir,
                            sfq_error *err);
 /* A size: absent is an error without def; FORMAT below min, LIMIT above max. */

@@ -250,7 +250,7 @@ sfq_status sfq_arch_open(sfq_arch **out, const sfq_hf_config *config,
     SFQ_DO(sfq_pick_activation(a, config, err));
     SFQ_DO(sfq_set_numbers(a, config, err));
     SFQ_DO(sfq_set_layers(a, config, artifact, err));
-    if (a->head == SFQ_MODEL_HEAD_EMBEDDING)
+    if (a->head == SFQ_MODEL_HEAD_EMBEDDING && dir)
         SFQ_DO(sfq_pooling_read(dir, &a->normalize_embedding, err));
     *out = a;
     a = NULL;

@@ -65,8 +65,8 @@ typedef struct sfq_arch {
 } sfq_arch;
 
 /* From config and, for artifacts, its per-layer table. dir is read for sentence-transformers'
- * modules.json and 1_Pooling/config.json (only mean pooling is built). UNSUPPORTED names the
- * feature. */
+ * modules.json and 1_Pooling/config.json (only mean pooling is built; dir NULL: that). UNSUPPORTED
+ * names the feature. */
 sfq_status sfq_arch_open(sfq_arch **out, const sfq_hf_config *config,
                          const sfq_artifact_info *artifact, const char *dir, sfq_error *err);
 void sfq_arch_close(sfq_arch **arch);

@@ -446,7 +446,7 @@ static sfq_status sfq_modules_make(sfq_modules **out, const sfq_arch *arch,
                                    bool prove, sfq_error *err)
 {
     const sfq_name_table *table = sfq_name_table_of(arch->family);
-    const char *prefix = sfq_resolve_prefix(table, ck);
+    const char *prefix = ck ? sfq_resolve_prefix(table, ck) : table->prefix;
     sfq_status status = SFQ_OK;
     size_t most = ((size_t)arch->layers + 1) * SFQ_ROLE_COUNT;
     sfq_modules *owner = NULL;

@@ -56,7 +56,7 @@ typedef struct sfq_modules {
 sfq_status sfq_modules_open(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
                             const sfq_artifact_info *artifact, sfq_error *err);
 /* The modules that a dense checkpoint of this arch has, for whoever writes one; nothing is proved.
- * Named as ck's are: with the family's prefix or without. */
+ * Named as ck's are: with the family's prefix or without (ck NULL: with). */
 sfq_status sfq_modules_list(sfq_modules **out, const sfq_arch *arch, const sfq_checkpoint *ck,
                             sfq_error *err);
 void sfq_modules_close(sfq_modules **modules);

@@ -12,6 +12,7 @@
 #include "runtime/batch.h"
 #include "runtime/tokenize.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -108,12 +109,72 @@ static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_
     sfq_isa cap = SFQ_ISA_COUNT;
     SFQ_TRY(sfq_isa_from_env(&cap, err));
     e->kernels = sfq_kernels_get(cap);
-    SFQ_TRY(open_tokenizer(e, err));
-    SFQ_TRY(check_memory(e, &o->hooks, err));
+    if (e->shape == NULL) {
+        SFQ_TRY(open_tokenizer(e, err));
+        SFQ_TRY(check_memory(e, &o->hooks, err));
+    }
     SFQ_TRY(sfq_net_open(&e->net, e->arch, e->modules, e->ck, e->artifact, &o->hooks, err));
-    SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
+    if (e->pool == NULL)
+        SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
     return sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err);
 }
+
+/* ---- shapes ---------------------------------------------------------------------------------- */
+
+/* "llama-1b@8", "llama-7b@8-40%" */
+static sfq_status name_shape(sfq_engine *e, const sfq_bench_shape *o, sfq_error *err)
+{
+    size_t bytes = strlen(o->shape) + 32;
+    e->path = sfq_mem_raw(bytes);
+    if (e->path == NULL)
+        return sfq_fail_memory(err, bytes, "the name of the shape");
+    if (o->prune > 0)
+        snprintf(e->path, bytes, "%s@%d-%.4g%%", o->shape, o->bits, 100 * o->prune);
+    else
+        snprintf(e->path, bytes, "%s@%d", o->shape, o->bits);
+    return SFQ_OK;
+}
+
+static sfq_status make_weights(sfq_engine *e, const sfq_model_options *o, sfq_error *err)
+{
+    uint64_t need = sfq_shape_bytes(e->shape), available = sfq_memory_available();
+    if (need > available)
+        return sfq_fail_at(err, SFQ_E_MEMORY, e->path, NULL,
+                           "%s: its weights take %.1f MB, %.1f MB of memory are available; take a "
+                           "smaller shape or fewer bits",
+                           e->path, (double)need / 1e6, (double)available / 1e6);
+    SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
+    SFQ_TRY(sfq_shape_fill(e->shape, e->pool, &o->hooks, &e->ck, e->path, err));
+    return sfq_modules_open(&e->modules, e->arch, e->ck, e->artifact, err);
+}
+
+sfq_status sfq_engine_open_shape(sfq_engine **out, const sfq_bench_shape *shape,
+                                 const sfq_model_options *o, sfq_error *err)
+{
+    double begin = sfq_clock_seconds();
+    sfq_status status = SFQ_OK;
+    *out = NULL;
+    sfq_engine *e = SFQ_NEW(sfq_engine);
+    if (e == NULL)
+        return sfq_fail_memory(err, sizeof(*e), "model");
+    SFQ_DO(sfq_shape_open(&e->shape, shape, err));
+    e->config = e->shape->config;
+    e->arch = e->shape->arch;
+    e->artifact = e->shape->artifact;
+    SFQ_DO(name_shape(e, shape, err));
+    if (!o->header_only) {
+        SFQ_DO(make_weights(e, o, err));
+        SFQ_DO(open_computing(e, o, err));
+    }
+    e->load_seconds = sfq_clock_seconds() - begin;
+    *out = e;
+    e = NULL;
+done:
+    sfq_engine_close(&e);
+    return status;
+}
+
+/* ---- directories ----------------------------------------------------------------------------- */
 
 sfq_status sfq_engine_open(sfq_engine **out, const char *model, const sfq_model_options *options,
                            sfq_error *err)
@@ -150,9 +211,12 @@ void sfq_engine_close(sfq_engine **engine)
     sfq_tokenizer_close(&e->tokenizer);
     sfq_modules_close(&e->modules);
     sfq_checkpoint_close(&e->ck);
-    sfq_arch_close(&e->arch);
-    sfq_artifact_free(&e->artifact);
-    sfq_hf_config_close(&e->config);
+    if (e->shape == NULL) {
+        sfq_arch_close(&e->arch);
+        sfq_artifact_free(&e->artifact);
+        sfq_hf_config_close(&e->config);
+    }
+    sfq_shape_close(&e->shape);
     sfq_mem_free(e->path);
     sfq_mem_free(e);
     *engine = NULL;

@@ -4,12 +4,14 @@
 #define SFQ_RUNTIME_ENGINE_H
 
 #include "model/forward.h"
+#include "runtime/shape.h"
 #include "text/tokenizer.h"
 
 #include <sfq/session.h>
 
 typedef struct sfq_engine {
-    char *path;
+    char *path;             /* of the directory; of a shape its name and bits */
+    sfq_shape_model *shape; /* owns config, artifact and arch of a shape; else NULL */
     sfq_hf_config *config;
     sfq_artifact_info *artifact; /* NULL: dense */
     sfq_checkpoint *ck;
@@ -26,6 +28,10 @@ typedef struct sfq_engine {
 /* A tokenizer whose ids reach beyond the word table is FORMAT. options NULL: the defaults. */
 sfq_status sfq_engine_open(sfq_engine **out, const char *model, const sfq_model_options *options,
                            sfq_error *err);
+/* The same for a shape with random weights. header_only: config, arch and shape alone. MEMORY names
+ * the bytes that are missing, before any are taken. */
+sfq_status sfq_engine_open_shape(sfq_engine **out, const sfq_bench_shape *shape,
+                                 const sfq_model_options *options, sfq_error *err);
 void sfq_engine_close(sfq_engine **engine);
 sfq_status sfq_engine_info(const sfq_engine *engine, sfq_model_info *out, sfq_error *err);
 sfq_status sfq_engine_layer(const sfq_engine *engine, int layer, sfq_layer_info *out,

@@ -1,64 +1,112 @@
-/* runtime/probe.c - the two roofs that inference runs under: how fast all threads together read
- * memory that no cache holds, and how fast they multiply-add floats in the kernels' own matrix
- * product. The best of some passes counts: a roof is what the machine can do. */
+/* runtime/probe.c - the roofs that inference runs under: how fast memory that no cache holds can be
+ * read, by one thread and by all, and how many multiply-adds each level of instructions can do. The
+ * best of some ways and passes counts: a roof is what the machine can do. */
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernels/peak.h"
 #include "runtime/bench.h"
 
-#define READ_BYTES_MAX ((size_t)512 << 20)
+#include <string.h>
+
+#define READ_BYTES_MAX ((size_t)1 << 30)
 #define READ_BYTES_MIN ((size_t)16 << 20)
 #define READ_GRAIN ((size_t)1 << 16)
 
-enum { READ_PASSES = 4, GEMM_M = 64, GEMM_N = 64, GEMM_K = 512, GEMM_ROUNDS = 3 };
+enum { READ_SLICES = 4, READ_PASSES = 3, STREAMS_MAX = 8, PEAK_PASSES = 3 };
+static const double PEAK_SECONDS = 0.02;
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef uint64_t vec4 __attribute__((vector_size(32)));
 
+enum { LINE = 64, STEP = 256, STEP_VECTORS = STEP / (int)sizeof(vec4) };
+
 typedef struct sfq_read_probe {
-    const vec4 *data;
+    const char *data;
+    size_t streams, ahead;          /* of each worker; bytes of prefetch */
     uint64_t sums[SFQ_MAX_THREADS]; /* keeps the reads from being optimised away */
 } sfq_read_probe;
 
+/* A worker's range as `streams` streams side by side, 256 bytes of each in turn. */
 static void read_range(void *ctx, size_t begin, size_t end, int worker)
 {
     sfq_read_probe *p = ctx;
-    const vec4 *data = p->data;
-    size_t last = end * (READ_GRAIN / sizeof(vec4));
-    vec4 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-    for (size_t i = begin * (READ_GRAIN / sizeof(vec4)); i < last; i += 4) {
-        s0 += data[i];
-        s1 += data[i + 1];
-        s2 += data[i + 2];
-        s3 += data[i + 3];
-    }
-    s0 += s1 + s2 + s3;
-    p->sums[worker] += s0[0] + s0[1] + s0[2] + s0[3];
+    size_t bytes = (end - begin) * READ_GRAIN / p->streams;
+    const char *data = p->data + begin * READ_GRAIN;
+    vec4 sum[STEP_VECTORS] = {{0}};
+    for (size_t at = 0; at < bytes; at += STEP)
+        for (size_t s = 0; s < p->streams; s++) {
+            const char *from = data + s * bytes + at;
+            const vec4 *v = (const vec4 *)(const void *)from;
+            for (int line = 0; p->ahead > 0 && line < STEP; line += LINE)
+                __builtin_prefetch(from + p->ahead + line, 0, 3); /* may pass the end: a hint */
+            for (int i = 0; i < STEP_VECTORS; i++)
+                sum[i] += v[i];
+        }
+    for (int i = 0; i < STEP_VECTORS; i++)
+        p->sums[worker] += sum[i][0] + sum[i][1] + sum[i][2] + sum[i][3];
 }
 
-static sfq_status probe_read(sfq_pool *pool, double *bytes_per_second, sfq_error *err)
+static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
+{
+    p->data = data;
+    double begin = sfq_clock_seconds();
+    sfq_pool_run(pool, bytes / READ_GRAIN, 1, read_range, p);
+    return (double)bytes / (sfq_clock_seconds() - begin);
+}
+
+/* Every way on a slice that the last one did not touch, then the best way on everything. */
+static double best_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
+{
+    static const size_t streams[] = {1, 2, 4, STREAMS_MAX}, ahead[] = {0, 1024, 2048, 4096};
+    size_t slice = bytes / READ_SLICES / READ_GRAIN * READ_GRAIN, used = 0;
+    sfq_read_probe best = {.streams = 1};
+    double rate = 0;
+    for (size_t s = 0; s < sizeof streams / sizeof *streams; s++)
+        for (size_t a = 0; a < sizeof ahead / sizeof *ahead; a++) {
+            p->streams = streams[s];
+            p->ahead = ahead[a];
+            double r = time_read(pool, p, data + used++ % READ_SLICES * slice, slice);
+            if (r > rate) {
+                rate = r;
+                best.streams = p->streams;
+                best.ahead = p->ahead;
+            }
+        }
+    p->streams = best.streams;
+    p->ahead = best.ahead;
+    rate = 0;
+    for (int pass = 0; pass < READ_PASSES; pass++) {
+        double r = time_read(pool, p, data, bytes);
+        rate = r > rate ? r : rate;
+    }
+    return rate;
+}
+
+static void touch_range(void *ctx, size_t begin, size_t end, int worker)
+{
+    (void)worker; /* pages of their own: untouched ones would be one shared page of zeros */
+    memset((char *)ctx + begin * READ_GRAIN, 1, (end - begin) * READ_GRAIN);
+}
+
+static sfq_status probe_read(sfq_pool *pool, sfq_probe_result *out, sfq_error *err)
 {
     uint64_t quarter = sfq_memory_available() / 4;
     size_t bytes = quarter < READ_BYTES_MAX ? (size_t)quarter : READ_BYTES_MAX;
     bytes = sfq_max_size(bytes / READ_GRAIN * READ_GRAIN, READ_BYTES_MIN);
-    uint64_t *data = sfq_mem_aligned(bytes);
+    char *data = sfq_mem_huge(bytes);
     sfq_read_probe *probe = SFQ_NEW(sfq_read_probe);
     sfq_status status = SFQ_OK;
-    *bytes_per_second = 0;
     if (data == NULL || probe == NULL) {
         status = sfq_fail_memory(err, bytes, "read probe");
         goto done;
     }
-    for (size_t i = 0; i < bytes / sizeof(*data); i++)
-        data[i] = i; /* pages of their own: untouched ones are one shared page of zeros */
-    probe->data = (const vec4 *)(const void *)data;
-    for (int pass = 0; pass < READ_PASSES; pass++) {
-        double begin = sfq_clock_seconds();
-        sfq_pool_run(pool, bytes / READ_GRAIN, 1, read_range, probe);
-        double rate = (double)bytes / (sfq_clock_seconds() - begin);
-        *bytes_per_second = rate > *bytes_per_second ? rate : *bytes_per_second;
-    }
+    sfq_pool_run(pool, bytes / READ_GRAIN, 1, touch_range, data);
+    out->read_bytes_per_second_one = best_read(NULL, probe, data, bytes);
+    out->read_bytes_per_second = out->read_bytes_per_second_one;
+    if (sfq_pool_threads(pool) > 1)
+        out->read_bytes_per_second = best_read(pool, probe, data, bytes);
     uint64_t sum = 0;
     for (int i = 0; i < SFQ_MAX_THREADS; i++)
         sum += probe->sums[i];
@@ -72,82 +120,55 @@ done:
 
 /* ---- multiplying ----------------------------------------------------------------------------- */
 
-/* Each worker multiplies its own matrices, which its nearest caches hold. */
-typedef struct sfq_gemm_probe {
-    const sfq_kernels *kernels;
-    const float *w, *x; /* [N, K], [M, K] */
-    float *y;           /* [threads, M, N] */
-    char *scratch;      /* [threads, SFQ_QGEMM_SCRATCH] */
-    size_t repeats;
-} sfq_gemm_probe;
+typedef struct sfq_peak_job {
+    const sfq_peak *peak;
+    size_t rounds;
+} sfq_peak_job;
 
-static void gemm_range(void *ctx, size_t begin, size_t end, int worker)
+static void peak_range(void *ctx, size_t begin, size_t end, int worker)
 {
-    const sfq_gemm_probe *p = ctx;
-    sfq_gemm_args a = {.w = p->w,
-                       .dtype = SFQ_F32,
-                       .n = GEMM_N,
-                       .k = GEMM_K,
-                       .ldw = GEMM_K,
-                       .x = p->x,
-                       .ldx = GEMM_K,
-                       .m = GEMM_M,
-                       .y = p->y + (size_t)worker * GEMM_M * GEMM_N,
-                       .ldy = GEMM_N,
-                       .scratch = p->scratch + (size_t)worker * SFQ_QGEMM_SCRATCH};
+    const sfq_peak_job *job = ctx;
+    (void)worker;
     for (size_t i = begin; i < end; i++)
-        for (size_t r = 0; r < p->repeats; r++)
-            p->kernels->gemm(&a, 0, GEMM_N);
+        (void)job->peak->run(job->rounds);
 }
 
-static double time_gemm(sfq_pool *pool, sfq_gemm_probe *p)
+/* Every thread does the same; the slowest one counts. */
+static double probe_peak(sfq_pool *pool, const sfq_peak *peak)
 {
     size_t threads = (size_t)sfq_pool_threads(pool);
-    double begin = sfq_clock_seconds();
-    sfq_pool_run(pool, threads, 1, gemm_range, p);
-    return sfq_clock_seconds() - begin;
+    sfq_peak_job job = {.peak = peak, .rounds = 1000};
+    double begin = sfq_clock_seconds(), best = 0;
+    double macs = (double)peak->run(job.rounds) / (double)job.rounds;
+    double once = sfq_clock_seconds() - begin;
+    job.rounds = (size_t)(PEAK_SECONDS / (once > 1e-7 ? once : 1e-7) * (double)job.rounds) + 1;
+    for (int pass = 0; pass < PEAK_PASSES; pass++) {
+        begin = sfq_clock_seconds();
+        sfq_pool_run(pool, threads, 1, peak_range, &job);
+        double seconds = sfq_clock_seconds() - begin;
+        double rate = macs * (double)job.rounds * (double)threads / seconds;
+        best = rate > best ? rate : best;
+    }
+    return best;
 }
 
-static sfq_status probe_gemm(sfq_pool *pool, const sfq_kernels *kernels, double *macs_per_second,
+static void probe_peaks(sfq_pool *pool, const sfq_kernels *kernels, sfq_probe_result *out)
+{
+    for (size_t i = 0; i < sfq_peak_count && out->peak_count < SFQ_PROBE_PEAKS; i++) {
+        const sfq_peak *p = &sfq_peaks[i];
+        if (!sfq_peak_usable(p, kernels->isa))
+            continue;
+        double rate = probe_peak(pool, p);
+        out->peaks[out->peak_count++] = (sfq_probe_peak){sfq_isa_name(p->isa), p->type, rate};
+        if (strcmp(p->type, "f32") == 0 && rate > out->macs_per_second)
+            out->macs_per_second = rate;
+    }
+}
+
+sfq_status sfq_probe_machine(sfq_pool *pool, const sfq_kernels *kernels, sfq_probe_result *out,
                              sfq_error *err)
 {
-    size_t threads = (size_t)sfq_pool_threads(pool);
-    size_t inputs = (size_t)(GEMM_N + GEMM_M) * GEMM_K, outputs = threads * GEMM_M * GEMM_N;
-    float *data = sfq_mem_aligned((inputs + outputs) * sizeof(float));
-    char *scratch = sfq_mem_aligned(threads * SFQ_QGEMM_SCRATCH);
-    sfq_status status = SFQ_OK;
-    double macs = (double)threads * GEMM_M * GEMM_N * GEMM_K;
-    *macs_per_second = 0;
-    if (data == NULL || scratch == NULL) {
-        status = sfq_fail_memory(err, (inputs + outputs) * sizeof(float), "multiply probe");
-        goto done;
-    }
-    for (size_t i = 0; i < inputs; i++)
-        data[i] = 1.0f / (float)(1 + i % 7);
-    sfq_gemm_probe p = {.kernels = kernels,
-                        .w = data,
-                        .x = data + (size_t)GEMM_N * GEMM_K,
-                        .y = data + inputs,
-                        .scratch = scratch,
-                        .repeats = 1};
-    double once = time_gemm(pool, &p);
-    double repeats = once > 0 ? 0.05 / once : 1000;
-    p.repeats = (size_t)(repeats < 1 ? 1 : repeats > 1e5 ? 1e5 : repeats);
-    for (int round = 0; round < GEMM_ROUNDS; round++) {
-        double rate = macs * (double)p.repeats / time_gemm(pool, &p);
-        *macs_per_second = rate > *macs_per_second ? rate : *macs_per_second;
-    }
-done:
-    sfq_mem_free(data);
-    sfq_mem_free(scratch);
-    return status;
-}
-
-sfq_status sfq_probe_machine(sfq_pool *pool, const sfq_kernels *kernels,
-                             double *read_bytes_per_second, double *macs_per_second, sfq_error *err)
-{
-    SFQ_TRY(probe_read(pool, read_bytes_per_second, err));
-    if (macs_per_second == NULL)
-        return SFQ_OK;
-    return probe_gemm(pool, kernels, macs_per_second, err);
+    *out = (sfq_probe_result){0};
+    probe_peaks(pool, kernels, out);
+    return probe_read(pool, out, err);
 }

@@ -495,9 +495,9 @@ static void test_activation_rule(void **state)
     (void)state;
     for (int bits = 2; bits <= 8; bits++)
         for (int role = 0; role < SFQ_ROLE_COUNT; role++) {
-            int width = sfq_plan_activation_bits((sfq_role)role, bits);
+            int width = sfq_pack_activation_bits((sfq_role)role, bits);
             assert_in_range(width, SFQ_ACTIVATION_BITS_MIN, SFQ_ACTIVATION_BITS_MAX);
-            assert_true(bits == 8 || width <= sfq_plan_activation_bits((sfq_role)role, bits + 1));
+            assert_true(bits == 8 || width <= sfq_pack_activation_bits((sfq_role)role, bits + 1));
         }
 }
 

@@ -1,0 +1,36 @@
+/* model/pack_rule.c - see pack_rule.h. */
+#include "model/pack_rule.h"
+
+/* Activations are rounded per token and segment at run time. Outputs of attention and of the MLP's
+ * activation have the longest tails, so o and down always read 12 bits; the other matrices do where
+ * their own weights are finer than what 8-bit activations would add (measured: docs/METHOD.md). */
+int sfq_pack_activation_bits(sfq_role role, int bits)
+{
+    if (role == SFQ_ROLE_O || role == SFQ_ROLE_DOWN)
+        return 12;
+    return bits >= 7 ? 12 : 8;
+}
+
+/* A matrix whose padded codes and scales would be no smaller than 16 bits a weight stays dense: a
+ * token-type table of two rows would grow eightfold. */
+static bool worth_packing(const sfq_cluster *c, int bits)
+{
+    uint64_t packed = (uint64_t)sfq_cluster_code_bytes(c, bits) + 2 * sfq_cluster_scales(c);
+    return packed < 2 * (uint64_t)c->n * c->k;
+}
+
+sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *m, int bits,
+                           sfq_error *err)
+{
+    *packed = false;
+    if (!sfq_role_is_matrix(m->role) || m->role == SFQ_ROLE_CLASSIFIER || m->k == 0)
+        return SFQ_OK;
+    if (!sfq_cluster_make(&spec->cluster, m->n, m->k))
+        return sfq_fail_at(err, SFQ_E_LIMIT, NULL, m->name,
+                           "matrix %s: %zu x %zu weights are too many", m->name, m->n, m->k);
+    *packed = worth_packing(&spec->cluster, bits);
+    spec->name = m->name;
+    spec->bits = bits;
+    spec->activation_bits = sfq_pack_activation_bits(m->role, bits);
+    return SFQ_OK;
+}
