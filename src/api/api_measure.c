@@ -1,5 +1,6 @@
 /* api/api_measure.c - <sfq/session.h>, measuring: evaluation and benchmarks. */
 #include "api/api.h"
+#include "base/mem.h"
 #include "runtime/bench.h"
 #include "runtime/eval.h"
 
@@ -36,25 +37,24 @@ void sfq_bench_options_default(sfq_bench_options *options)
                                        .rounds = 3};
 }
 
-sfq_status sfq_bench(const char *const *paths, size_t count, const sfq_bench_options *options,
-                     sfq_bench_result *results, const char **isa, int *threads, sfq_error *err)
+/* Options filled and checked, results cleared; then the run. */
+static sfq_status bench(const sfq_bench_subject *subjects, size_t count,
+                        const sfq_bench_options *options, sfq_bench_result *results,
+                        const char **isa, int *threads, sfq_error *err)
 {
     const char *used_isa = NULL;
     int used_threads = 0;
-    SFQ_API_NEED(paths);
-    SFQ_API_NEED(results);
-    for (size_t i = 0; i < count; i++) {
-        SFQ_API_NEED(paths[i]);
-        results[i] = (sfq_bench_result){0};
-    }
     sfq_bench_options o;
     sfq_bench_options_default(&o);
+    for (size_t i = 0; i < count; i++)
+        results[i] = (sfq_bench_result){0};
     SFQ_TRY(sfq_api_options(&o, sizeof(o), options, options != NULL ? options->struct_size : 0,
                             "sfq_bench_options", err));
     if (o.threads < 0 || o.threads > SFQ_MAX_THREADS)
         return sfq_fail(err, SFQ_E_ARGUMENT, "threads must be in 1..%d, or 0 for the default",
                         SFQ_MAX_THREADS);
-    sfq_status status = sfq_bench_models(paths, count, &o, results, &used_isa, &used_threads, err);
+    sfq_status status =
+        sfq_bench_subjects(subjects, count, &o, results, &used_isa, &used_threads, err);
     for (size_t i = 0; status != SFQ_OK && i < count; i++)
         results[i] = (sfq_bench_result){0};
     if (isa != NULL)
@@ -64,17 +64,47 @@ sfq_status sfq_bench(const char *const *paths, size_t count, const sfq_bench_opt
     return status;
 }
 
-sfq_status sfq_probe(int threads, double *read_bytes_per_second, double *macs_per_second,
-                     sfq_error *err)
+sfq_status sfq_bench(const char *const *paths, size_t count, const sfq_bench_options *options,
+                     sfq_bench_result *results, const char **isa, int *threads, sfq_error *err)
+{
+    SFQ_API_NEED(paths);
+    SFQ_API_NEED(results);
+    for (size_t i = 0; i < count; i++)
+        SFQ_API_NEED(paths[i]);
+    sfq_bench_subject *subjects = SFQ_NEW_ARRAY(sfq_bench_subject, count);
+    if (subjects == NULL)
+        return sfq_fail_memory(err, count * sizeof(*subjects), "benchmark");
+    for (size_t i = 0; i < count; i++)
+        subjects[i].path = paths[i];
+    sfq_status status = bench(subjects, count, options, results, isa, threads, err);
+    sfq_mem_free(subjects);
+    return status;
+}
+
+sfq_status sfq_bench_shapes(const sfq_bench_shape *shapes, size_t count,
+                            const sfq_bench_options *options, sfq_bench_result *results,
+                            const char **isa, int *threads, sfq_error *err)
+{
+    SFQ_API_NEED(shapes);
+    SFQ_API_NEED(results);
+    sfq_bench_subject *subjects = SFQ_NEW_ARRAY(sfq_bench_subject, count);
+    if (subjects == NULL)
+        return sfq_fail_memory(err, count * sizeof(*subjects), "benchmark");
+    for (size_t i = 0; i < count; i++)
+        subjects[i].shape = &shapes[i];
+    sfq_status status = bench(subjects, count, options, results, isa, threads, err);
+    sfq_mem_free(subjects);
+    return status;
+}
+
+sfq_status sfq_probe(int threads, sfq_probe_result *out, sfq_error *err)
 {
     sfq_isa cap = SFQ_ISA_COUNT;
     sfq_pool *pool = NULL;
-    SFQ_API_NEED(read_bytes_per_second);
-    SFQ_API_NEED(macs_per_second);
+    SFQ_API_NEED(out);
     SFQ_TRY(sfq_isa_from_env(&cap, err));
     SFQ_TRY(sfq_pool_open(&pool, threads, err));
-    sfq_status status =
-        sfq_probe_machine(pool, sfq_kernels_get(cap), read_bytes_per_second, macs_per_second, err);
+    sfq_status status = sfq_probe_machine(pool, cap, out, err);
     sfq_pool_close(&pool);
     return status;
 }

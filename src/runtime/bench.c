@@ -2,8 +2,6 @@
  * alone, warmed up and its peak memory read; then all are open together and take turns, round after
  * round, so that a change of the machine's mood meets all of them; medians are reported. What is
  * timed is what `run` and `eval` use: the same pieces of prompt, the same passes. */
-#include "runtime/bench.h"
-
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/hooks.h"
@@ -11,23 +9,12 @@
 #include "base/rng.h"
 #include "base/sys.h"
 #include "runtime/batch.h"
+#include "runtime/bench_parts.h"
 #include "runtime/compare.h"
 
 #include <fcntl.h>
 
 enum { MAX_ROUNDS = 1000, MAX_BATCH = 4096, TOKEN_STREAM = 0xbe9c };
-
-typedef struct sfq_bench_model {
-    sfq_engine *engine;
-    size_t prompt, generate, batch; /* tokens of each sequence; generate 0: encoder */
-    sfq_kv **kv;                    /* [batch] of language models */
-    int32_t *ids;                   /* [batch * prompt] */
-    int32_t *next;                  /* [batch] */
-    size_t *offset;                 /* [batch + 1] */
-    size_t *rows;                   /* [batch] */
-    float *logits;                  /* [batch, V] */
-    double *prefill, *decode;       /* [rounds] tokens per second */
-} sfq_bench_model;
 
 static void close_model(sfq_bench_model *m)
 {
@@ -75,12 +62,21 @@ static sfq_status open_caches(sfq_bench_model *m, sfq_error *err)
     return SFQ_OK;
 }
 
-static sfq_status open_model(sfq_bench_model *m, const char *path, const sfq_bench_options *o,
-                             sfq_error *err)
+static sfq_status open_engine(sfq_engine **engine, const sfq_bench_subject *s,
+                              const sfq_bench_options *o, bool header_only, sfq_error *err)
 {
     sfq_model_options options = {.struct_size = sizeof(options), .threads = o->threads};
     options.hooks = o->hooks;
-    SFQ_TRY(sfq_engine_open(&m->engine, path, &options, err));
+    options.header_only = header_only;
+    if (s->shape != NULL)
+        return sfq_engine_open_shape(engine, s->shape, &options, err);
+    return sfq_engine_open(engine, s->path, &options, err);
+}
+
+static sfq_status open_model(sfq_bench_model *m, const sfq_bench_subject *s,
+                             const sfq_bench_options *o, sfq_error *err)
+{
+    SFQ_TRY(open_engine(&m->engine, s, o, false, err));
     SFQ_TRY(size_model(m, o, err));
     size_t vocab = (size_t)m->engine->arch->vocab, tokens = m->batch * m->prompt;
     m->ids = SFQ_NEW_ARRAY(int32_t, tokens);
@@ -189,61 +185,77 @@ static void reset_peak(void)
     (void)sfq_sys_close(fd);
 }
 
-static sfq_status measure_alone(const char *path, const sfq_bench_options *o,
-                                sfq_bench_result *result, sfq_error *err)
+static void note_prompt(const sfq_bench_model *m, const sfq_bench_options *o)
 {
-    sfq_bench_model m = {0};
-    sfq_status status = SFQ_OK;
-    reset_peak();
-    SFQ_DO(open_model(&m, path, o, err));
-    if (m.prompt < (size_t)o->prompt_tokens)
+    if (m->prompt < (size_t)o->prompt_tokens)
         sfq_hooks_log(&o->hooks, SFQ_LOG_NOTE,
-                      "%s: prompts of %zu tokens, its positions allow no more", path, m.prompt);
-    SFQ_DO(run_round(&m, -1, &o->hooks, err));
-    result->peak_rss_bytes = sfq_memory_peak();
-done:
-    close_model(&m);
-    return status;
+                      "%s: prompts of %zu tokens, its positions allow no more", m->engine->path,
+                      m->prompt);
 }
 
-/* ---- results --------------------------------------------------------------------------------- */
-
-static double median(double *values, size_t n)
+/* Opens and warms up a model; what the process holds more than `base` before is not the model's. */
+static sfq_status open_measured(sfq_bench_model *m, const sfq_bench_subject *s,
+                                const sfq_bench_options *o, uint64_t base, sfq_bench_result *result,
+                                sfq_error *err)
 {
-    return sfq_quantile(values, n, 0.5);
-}
-
-/* Bytes that must be read for one token: weights once per pass, the keys and values so far once per
- * sequence and step. */
-static double bytes_per_token(const sfq_bench_model *m)
-{
-    double weights = (double)m->engine->net->weight_bytes;
-    if (m->generate == 0) {
-        size_t pass = m->kv == NULL
-                          ? sfq_max_size(m->prompt, SFQ_BATCH_TOKENS / m->prompt * m->prompt)
-                          : SFQ_PREFILL_TOKENS;
-        size_t tokens = m->kv == NULL ? m->batch * m->prompt : m->prompt;
-        return weights / (double)sfq_min_size(pass, tokens);
-    }
-    int middle = (int)(m->prompt + m->generate / 2);
-    return weights / (double)m->batch + (double)sfq_kv_bytes(m->engine->arch, middle);
-}
-
-static sfq_status summarize(sfq_bench_model *m, size_t rounds, double bandwidth,
-                            sfq_bench_result *result, sfq_error *err)
-{
-    sfq_model_info info;
-    SFQ_TRY(sfq_engine_info(m->engine, &info, err));
-    result->load_seconds = m->engine->load_seconds;
-    result->prefill_tokens_per_second = median(m->prefill, rounds);
-    result->decode_tokens_per_second = median(m->decode, rounds);
-    result->bits = info.bits_per_parameter;
-    result->bytes = info.bytes;
-    double rate =
-        m->generate > 0 ? result->decode_tokens_per_second : result->prefill_tokens_per_second;
-    result->read_bandwidth_share = bytes_per_token(m) * rate / bandwidth;
+    reset_peak();
+    uint64_t held = sfq_memory_peak(), others = held > base ? held - base : 0;
+    SFQ_TRY(open_model(m, s, o, err));
+    note_prompt(m, o);
+    SFQ_TRY(run_round(m, -1, &o->hooks, err));
+    uint64_t peak = sfq_memory_peak();
+    result->peak_rss_bytes = peak > others ? peak - others : 0;
     return SFQ_OK;
 }
+
+/* A directory's pages come and go with the kernel's wishes, so each is measured alone; weights of a
+ * shape take long to make and stay. */
+static sfq_status open_all(sfq_bench_model *models, const sfq_bench_subject *subjects, size_t count,
+                           const sfq_bench_options *o, sfq_bench_result *results, sfq_error *err)
+{
+    reset_peak();
+    uint64_t base = sfq_memory_peak();
+    for (size_t i = 0; i < count; i++) {
+        SFQ_TRY(open_measured(&models[i], &subjects[i], o, base, &results[i], err));
+        if (subjects[i].shape == NULL)
+            close_model(&models[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (subjects[i].shape == NULL)
+            SFQ_TRY(open_model(&models[i], &subjects[i], o, err));
+    return SFQ_OK;
+}
+
+/* Before the first weight is made: do all shapes fit side by side, caches included? */
+static sfq_status check_shapes(const sfq_bench_subject *subjects, size_t count,
+                               const sfq_bench_options *o, sfq_error *err)
+{
+    uint64_t need = 0, available = sfq_memory_available();
+    bool any = false;
+    for (size_t i = 0; i < count; i++) {
+        sfq_engine *e = NULL;
+        if (subjects[i].shape == NULL)
+            continue;
+        any = true;
+        SFQ_TRY(open_engine(&e, &subjects[i], o, true, err));
+        uint64_t tokens = (uint64_t)o->prompt_tokens + (uint64_t)o->generate_tokens;
+        int capacity = tokens < (uint64_t)e->arch->max_positions ? (int)tokens
+                                                                 : e->arch->max_positions;
+        need = sfq_cap_add(need, sfq_shape_bytes(e->shape));
+        if (e->arch->head == SFQ_MODEL_HEAD_LM)
+            need = sfq_cap_add(
+                need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, capacity)));
+        sfq_engine_close(&e);
+    }
+    if (!any || need <= available)
+        return SFQ_OK;
+    return sfq_fail(err, SFQ_E_MEMORY,
+                    "weights and caches of %zu model%s take %.1f MB, %.1f MB of memory are "
+                    "available; take a smaller shape, fewer bits or fewer models at a time",
+                    count, count == 1 ? "" : "s", (double)need / 1e6, (double)available / 1e6);
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
 
 static sfq_status check_options(const sfq_bench_options *o, size_t count, sfq_error *err)
 {
@@ -273,28 +285,35 @@ static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_be
     return SFQ_OK;
 }
 
-sfq_status sfq_bench_models(const char *const *paths, size_t count,
-                            const sfq_bench_options *options, sfq_bench_result *results,
-                            const char **isa, int *threads, sfq_error *err)
+static sfq_status measure(sfq_bench_model *models, const sfq_bench_subject *subjects, size_t count,
+                          const sfq_bench_options *o, sfq_bench_result *results, sfq_error *err)
 {
-    sfq_status status = SFQ_OK;
-    double bandwidth = 0;
+    sfq_probe_result probe;
+    sfq_isa cap = SFQ_ISA_COUNT;
+    SFQ_TRY(sfq_isa_from_env(&cap, err));
+    SFQ_TRY(check_shapes(subjects, count, o, err));
+    SFQ_TRY(open_all(models, subjects, count, o, results, err));
+    SFQ_TRY(sfq_probe_machine(models[0].engine->pool, cap, &probe, err));
+    SFQ_TRY(run_rounds(models, count, o, err));
+    for (size_t i = 0; i < count; i++)
+        SFQ_TRY(
+            sfq_bench_summarize(&models[i], (size_t)o->rounds, &probe, &results[i], err));
+    return SFQ_OK;
+}
+
+sfq_status sfq_bench_subjects(const sfq_bench_subject *subjects, size_t count,
+                              const sfq_bench_options *options, sfq_bench_result *results,
+                              const char **isa, int *threads, sfq_error *err)
+{
     SFQ_TRY(check_options(options, count, err));
     sfq_bench_model *models = SFQ_NEW_ARRAY(sfq_bench_model, count);
     if (models == NULL)
         return sfq_fail_memory(err, count * sizeof(*models), "benchmark");
-    for (size_t i = 0; i < count; i++)
-        SFQ_DO(measure_alone(paths[i], options, &results[i], err));
-    for (size_t i = 0; i < count; i++)
-        SFQ_DO(open_model(&models[i], paths[i], options, err));
-    SFQ_DO(sfq_probe_machine(models[0].engine->pool, models[0].engine->kernels, &bandwidth, NULL,
-                             err));
-    SFQ_DO(run_rounds(models, count, options, err));
-    for (size_t i = 0; i < count; i++)
-        SFQ_DO(summarize(&models[i], (size_t)options->rounds, bandwidth, &results[i], err));
-    *isa = models[0].engine->kernels->isa_name;
-    *threads = sfq_pool_threads(models[0].engine->pool);
-done:
+    sfq_status status = measure(models, subjects, count, options, results, err);
+    if (status == SFQ_OK) {
+        *isa = models[0].engine->kernels->isa_name;
+        *threads = sfq_pool_threads(models[0].engine->pool);
+    }
     for (size_t i = 0; i < count; i++)
         close_model(&models[i]);
     sfq_mem_free(models);

@@ -4,12 +4,17 @@
 
 #include "runtime/engine.h"
 
-/* As sfq_bench and sfq_probe; options must not be NULL. */
-sfq_status sfq_bench_models(const char *const *paths, size_t count,
-                            const sfq_bench_options *options, sfq_bench_result *results,
-                            const char **isa, int *threads, sfq_error *err);
-sfq_status sfq_probe_machine(sfq_pool *pool, const sfq_kernels *kernels,
-                             double *read_bytes_per_second, double *macs_per_second,
-                             sfq_error *err);
+/* A directory or a shape. */
+typedef struct sfq_bench_subject {
+    const char *path;
+    const sfq_bench_shape *shape; /* NULL: path */
+} sfq_bench_subject;
+
+/* As sfq_bench and sfq_bench_shapes; options must not be NULL. */
+sfq_status sfq_bench_subjects(const sfq_bench_subject *subjects, size_t count,
+                              const sfq_bench_options *options, sfq_bench_result *results,
+                              const char **isa, int *threads, sfq_error *err);
+/* Every level that the host has, up to `max`. */
+sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err);
 
 #endif

@@ -152,11 +152,11 @@ static double probe_peak(sfq_pool *pool, const sfq_peak *peak)
     return best;
 }
 
-static void probe_peaks(sfq_pool *pool, const sfq_kernels *kernels, sfq_probe_result *out)
+static void probe_peaks(sfq_pool *pool, sfq_isa max, sfq_probe_result *out)
 {
     for (size_t i = 0; i < sfq_peak_count && out->peak_count < SFQ_PROBE_PEAKS; i++) {
         const sfq_peak *p = &sfq_peaks[i];
-        if (!sfq_peak_usable(p, kernels->isa))
+        if (!sfq_peak_usable(p, max))
             continue;
         double rate = probe_peak(pool, p);
         out->peaks[out->peak_count++] = (sfq_probe_peak){sfq_isa_name(p->isa), p->type, rate};
@@ -165,10 +165,9 @@ static void probe_peaks(sfq_pool *pool, const sfq_kernels *kernels, sfq_probe_re
     }
 }
 
-sfq_status sfq_probe_machine(sfq_pool *pool, const sfq_kernels *kernels, sfq_probe_result *out,
-                             sfq_error *err)
+sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err)
 {
     *out = (sfq_probe_result){0};
-    probe_peaks(pool, kernels, out);
+    probe_peaks(pool, max, out);
     return probe_read(pool, out, err);
 }
