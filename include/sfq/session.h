@@ -165,7 +165,7 @@ typedef struct sfq_bench_result {
     double multiply_share;       /* of the probed peak of the model's number type, in prefill */
     double products_per_mac;     /* 1..2: activations of more than 8 bits take two byte products */
     const char *multiply_peak_isa, *multiply_peak_type; /* which peak; static, NULL: none */
-    double bits;                 /* per original parameter */
+    double bits;                                        /* per original parameter */
     uint64_t bytes;
 } sfq_bench_result;
 

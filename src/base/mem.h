@@ -10,8 +10,8 @@ void *sfq_mem_zero(size_t count, size_t size);
 void *sfq_mem_raw(size_t bytes);                          /* not zeroed */
 void *sfq_mem_resize(void *p, size_t count, size_t size); /* not zeroed beyond the old size */
 void *sfq_mem_aligned(size_t bytes); /* 64-byte aligned, zeroed; freed with sfq_mem_free too */
-/* For what is large, lives long and is read over and over: 2 MB aligned, the kernel is asked for huge
- * pages, not zeroed (the pages come when they are first written). */
+/* For what is large, lives long and is read over and over: 2 MB aligned, the kernel is asked for
+ * huge pages, not zeroed (the pages come when they are first written). */
 void *sfq_mem_huge(size_t bytes);
 void sfq_mem_free(void *p);
 char *sfq_mem_strdup(const char *s);

@@ -16,7 +16,8 @@ typedef struct sfq_peak {
 
 extern const sfq_peak sfq_peaks[];
 extern const size_t sfq_peak_count;
-/* Whether this host has the instructions, capped by `max`; asks for tile state where they need it. */
+/* Whether this host has the instructions, capped by `max`; asks for tile state where they need
+ * it. */
 bool sfq_peak_usable(const sfq_peak *peak, sfq_isa max);
 
 uint64_t sfq_peak_f32_ref(size_t rounds);

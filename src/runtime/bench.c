@@ -239,12 +239,12 @@ static sfq_status check_shapes(const sfq_bench_subject *subjects, size_t count,
         any = true;
         SFQ_TRY(open_engine(&e, &subjects[i], o, true, err));
         uint64_t tokens = (uint64_t)o->prompt_tokens + (uint64_t)o->generate_tokens;
-        int capacity = tokens < (uint64_t)e->arch->max_positions ? (int)tokens
-                                                                 : e->arch->max_positions;
+        int capacity =
+            tokens < (uint64_t)e->arch->max_positions ? (int)tokens : e->arch->max_positions;
         need = sfq_cap_add(need, sfq_shape_bytes(e->shape));
         if (e->arch->head == SFQ_MODEL_HEAD_LM)
-            need = sfq_cap_add(
-                need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, capacity)));
+            need =
+                sfq_cap_add(need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, capacity)));
         sfq_engine_close(&e);
     }
     if (!any || need <= available)
@@ -296,8 +296,7 @@ static sfq_status measure(sfq_bench_model *models, const sfq_bench_subject *subj
     SFQ_TRY(sfq_probe_machine(models[0].engine->pool, cap, &probe, err));
     SFQ_TRY(run_rounds(models, count, o, err));
     for (size_t i = 0; i < count; i++)
-        SFQ_TRY(
-            sfq_bench_summarize(&models[i], (size_t)o->rounds, &probe, &results[i], err));
+        SFQ_TRY(sfq_bench_summarize(&models[i], (size_t)o->rounds, &probe, &results[i], err));
     return SFQ_OK;
 }
 

@@ -1,9 +1,11 @@
 /* runtime/shape.h - models that exist only as a shape: a known name or a config.json, widths scaled
- * down evenly as a pruned model's are, packed as compress would pack it, with random weights made in
- * memory. For timing: what is computed has no meaning, what it costs is that of a real model. */
+ * down evenly as a pruned model's are, packed as compress would pack it, with random weights made
+ * in memory. For timing: what is computed has no meaning, what it costs is that of a real model. */
 #ifndef SFQ_RUNTIME_SHAPE_H
 #define SFQ_RUNTIME_SHAPE_H
 
+#include "base/mem.h"
+#include "base/pool.h"
 #include "model/names.h"
 
 #include <sfq/session.h>

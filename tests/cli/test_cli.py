@@ -276,8 +276,7 @@ class Json(Case):
         self.keys(value, "isa threads models")
         self.assertEqual([m["path"] for m in value["models"]], [NOVELS, SST2])
         for model in value["models"]:
-            self.keys(model, "path bits bytes load_seconds prefill_tokens_per_second "
-                             "decode_tokens_per_second peak_rss_bytes read_bandwidth_share")
+            self.keys(model, self.MODEL_KEYS)
         self.assertGreater(value["models"][0]["decode_tokens_per_second"], 0)
         self.assertIsNone(value["models"][1]["decode_tokens_per_second"])
 
@@ -289,6 +288,91 @@ class Json(Case):
             self.assertEqual([m["path"] for m in value["models"]], [NOVELS, SST2, NOVELS])
         self.refused(2, "bench", NOVELS, SST2, says=["--against"])
         self.refused(2, "bench", NOVELS, "--against", *[SST2] * 16, says=["16"])
+
+    SHORT = ["--prompt-tokens", "8", "--generate-tokens", "2", "--rounds", "1", "-q"]
+    MODEL_KEYS = ("path bits bytes load_seconds prefill_tokens_per_second decode_tokens_per_second "
+                  "latency_seconds peak_rss_bytes bytes_per_token read_bandwidth_share "
+                  "multiply_share products_per_mac multiply_peak")
+
+    def test_bench_shape(self):
+        """A shape from a config.json at all bits; keys, order, names."""
+        config = NOVELS + "/config.json"
+        value = self.object("bench", "--shape", config, "--bits", "2", "--prune", "0.25",
+                            "--against-bits", "3,4,5", "6", "7,8", "16", *self.SHORT)
+        bits = [2, 3, 4, 5, 6, 7, 8, 16]
+        self.assertEqual([m["shape_bits"] for m in value["models"]], bits)
+        self.assertEqual([m["prune"] for m in value["models"]], [0.25] + [0] * 7)
+        self.assertEqual(value["models"][0]["path"], config + "@2-25%")
+        self.assertEqual(value["models"][7]["path"], config + "@16")
+        for model in value["models"]:
+            self.keys(model, self.MODEL_KEYS + " shape shape_bits prune")
+            self.assertGreater(model["decode_tokens_per_second"], 0)
+            self.assertGreater(model["multiply_share"], 0)
+        sizes = [m["bytes"] for m in value["models"]]
+        self.assertEqual(sizes, sorted(sizes))
+
+    def test_bench_shape_encoder(self):
+        value = self.object("bench", "--shape", "minilm", "--bits", "8", "--against-bits", "16",
+                            *self.SHORT)
+        for model in value["models"]:
+            self.assertIsNone(model["decode_tokens_per_second"])
+            self.assertGreater(model["latency_seconds"], 0)
+        self.assertIn("per batch", self.good("bench", "--shape", "minilm", "--bits", "8",
+                                             *self.SHORT))
+
+    def test_bench_shape_is_what_compress_writes(self):
+        """The bytes of a shape's tensors are those of the artifact, one by one in sum."""
+        for model, bits in ((NOVELS, "4"), (SST2, "3")):
+            out = self.scratch / ("out" + bits)
+            self.good("compress", model, "-o", str(out), "--prune", "0", "--steps", "0", "--bits",
+                      bits, "-q")
+            data = (out / "model.safetensors").read_bytes()
+            header = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+            header.pop("__metadata__")
+            want = sum(end - begin for begin, end in
+                       (tensor["data_offsets"] for tensor in header.values()))
+            value = self.object("bench", "--shape", model + "/config.json", "--bits", bits,
+                                *self.SHORT)
+            self.assertEqual(value["models"][0]["bytes"], want)
+
+    def test_bench_shape_refused(self):
+        shape = ["bench", "--shape", "minilm"]
+        self.refused(2, *shape, says=["--bits"])
+        for bits in ("1", "9", "15", "17", "x"):
+            self.refused(2, *shape, "--bits", bits, says=["bits"])
+        for bits in ("1", "9", "8,", ",8", "8;4", "-8", "99999999999999999999"):
+            self.refused(2, *shape, "--bits", "8", "--against-bits", bits, says=["--against-bits"])
+        for share in ("1", "-0.1", "nan", "x"):
+            self.refused(2, *shape, "--bits", "8", "--prune", share, says=["--prune"])
+        self.refused(2, *shape, "--bits", "8", NOVELS, says=[NOVELS])
+        self.refused(2, *shape, "--bits", "8", "--against", NOVELS, says=["--against-bits"])
+        self.refused(2, "bench", NOVELS, "--bits", "8", says=["--shape"])
+        self.refused(2, "bench", NOVELS, "--prune", "0.4", says=["--shape"])
+        self.refused(2, "bench", "--shape", "llama-2b", "--bits", "8", says=["llama-1b"])
+        self.refused(2, *shape, "--bits", "8", "--against-bits", ",".join(["8"] * 16), says=["16"])
+        config = self.scratch / "config.json"
+        config.write_text("{}")
+        self.refused(2, "bench", "--shape", str(config), "--bits", "8", says=["model_type"])
+        config.write_text('{"architectures": ["MambaForCausalLM"], "model_type": "mamba"}')
+        self.refused(5, "bench", "--shape", str(config), "--bits", "8", says=["Mamba"])
+
+    def test_bench_shape_needs_memory(self):
+        config = self.scratch / "config.json"
+        config.write_text(json.dumps({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 65536,
+            "intermediate_size": 262144, "num_hidden_layers": 1024, "num_attention_heads": 256,
+            "vocab_size": 32000, "hidden_act": "silu"}))
+        self.refused(6, "bench", "--shape", str(config), "--bits", "16", says=["MB of memory"])
+
+    def test_bench_probe(self):
+        probe = self.object("bench", "--probe")["probe"]
+        self.keys(probe, "read_bytes_per_second read_bytes_per_second_one_thread macs_per_second "
+                         "peaks")
+        for peak in probe["peaks"]:
+            self.keys(peak, "isa type macs_per_second")
+            self.assertGreater(peak["macs_per_second"], 0)
+        capped = self.object("bench", "--probe", env={"SFQ_MAX_ISA": "ref"})["probe"]
+        self.assertEqual([p["isa"] for p in capped["peaks"]], ["ref"])
 
     def test_env(self):
         value = self.object("env")

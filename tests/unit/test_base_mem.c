@@ -73,6 +73,21 @@ static void allocation(void **state)
     sfq_mem_free(copy);
 }
 
+static void huge_memory_is_aligned(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {0, 1, (size_t)3 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        unsigned char *p = sfq_mem_huge(sizes[i]);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % ((size_t)2 << 20), 0);
+        memset(p, 1, sizes[i]);
+        sfq_mem_free(p);
+    }
+    assert_null(sfq_mem_huge(SIZE_MAX));
+    assert_null(sfq_mem_huge(PTRDIFF_MAX - 64));
+}
+
 static void arena_pieces(void **state)
 {
     (void)state;
@@ -182,11 +197,9 @@ static void buffer_text_and_take(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checked_arithmetic),
-        cmocka_unit_test(allocation),
-        cmocka_unit_test(arena_pieces),
-        cmocka_unit_test(arena_reuses_a_block),
-        cmocka_unit_test(buffer_grows_to_its_maximum),
+        cmocka_unit_test(checked_arithmetic),     cmocka_unit_test(allocation),
+        cmocka_unit_test(huge_memory_is_aligned), cmocka_unit_test(arena_pieces),
+        cmocka_unit_test(arena_reuses_a_block),   cmocka_unit_test(buffer_grows_to_its_maximum),
         cmocka_unit_test(buffer_text_and_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

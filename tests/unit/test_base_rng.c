@@ -66,11 +66,21 @@ static void distributions(void **state)
     assert_true(fabs(cross / N) < 5 / root);
 }
 
+static void fill_is_the_same_numbers(void **state)
+{
+    (void)state;
+    uint64_t out[100];
+    sfq_rng_fill(out, 100, 7, 9, 1000);
+    for (uint64_t i = 0; i < 100; i++)
+        assert_int_equal(out[i], sfq_rng_u64(7, 9, 1000 + i));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixed_vectors),
         cmocka_unit_test(distributions),
+        cmocka_unit_test(fill_is_the_same_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

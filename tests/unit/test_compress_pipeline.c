@@ -7,6 +7,7 @@
 #include "compress/estimate.h"
 #include "compress/pipeline.h"
 #include "format/artifact.h"
+#include "model/pack_rule.h"
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
-/* kernels/x86/peak_amx.c - tile products: two tiles of each operand, four of sums, nothing loaded in
- * the loop. The caller has been granted tile state. */
+/* kernels/x86/peak_amx.c - tile products: two tiles of each operand, four of sums, nothing loaded
+ * in the loop. The caller has been granted tile state. */
 #include "kernels/peak.h"
 
 #include <immintrin.h>

@@ -1,5 +1,5 @@
-/* kernels/x86/peak_avx512.c - peaks of 512-bit vectors. Operands pass an empty asm in every round: the
- * compiler must not compute a product once and add it many times. */
+/* kernels/x86/peak_avx512.c - peaks of 512-bit vectors. Operands pass an empty asm: the compiler
+ * must not compute a product once and add it many times. */
 #include "kernels/peak.h"
 
 #include <immintrin.h>

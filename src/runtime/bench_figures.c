@@ -1,0 +1,141 @@
+/* runtime/bench_figures.c - from the rates of the rounds to what is reported: medians, and the
+ * share of the two roofs, memory and multiply units, that they amount to. */
+#include "base/ck.h"
+#include "runtime/batch.h"
+#include "runtime/bench_parts.h"
+#include "runtime/compare.h"
+
+#include <string.h>
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Bytes that must be read for one token: weights once per pass, the keys and values so far once per
+ * sequence and step. */
+static double bytes_per_token(const sfq_bench_model *m)
+{
+    double weights = (double)m->engine->net->weight_bytes;
+    if (m->generate == 0) {
+        size_t pass = m->kv == NULL
+                          ? sfq_max_size(m->prompt, SFQ_BATCH_TOKENS / m->prompt * m->prompt)
+                          : SFQ_PREFILL_TOKENS;
+        size_t tokens = m->kv == NULL ? m->batch * m->prompt : m->prompt;
+        return weights / (double)sfq_min_size(pass, tokens);
+    }
+    int middle = (int)(m->prompt + m->generate / 2);
+    return weights / (double)m->batch + (double)sfq_kv_bytes(m->engine->arch, middle);
+}
+
+/* ---- multiplying ----------------------------------------------------------------------------- */
+
+typedef struct sfq_products {
+    double macs;          /* of the matrices, in one pass over all prompts of the batch */
+    double byte_products; /* the same, activations of more than 8 bits counted twice */
+} sfq_products;
+
+static void add_matrix(sfq_products *sum, const sfq_matrix *w, double rows)
+{
+    double macs = (double)w->n * (double)w->k * rows;
+    sum->macs += macs;
+    sum->byte_products += macs * (w->packed && w->activation_bits > 8 ? 2 : 1);
+}
+
+/* Attention is left out: its products are float and, at these lengths, few. */
+static sfq_products count_products(const sfq_bench_model *m)
+{
+    const sfq_net *net = m->engine->net;
+    double tokens = (double)m->batch * (double)m->prompt;
+    sfq_products sum = {0};
+    for (int i = 0; i < net->arch->layers; i++)
+        for (sfq_role role = 0; role < SFQ_ROLE_COUNT; role++) {
+            const sfq_matrix *w = sfq_net_matrix(net, role, i);
+            if (w != NULL && w->n > 0)
+                add_matrix(&sum, w, tokens);
+        }
+    if (m->kv != NULL)
+        add_matrix(&sum, &net->lm_head, (double)m->batch);
+    return sum;
+}
+
+/* The number type that the blocks' matrices are multiplied in. Codes of few bits under 8-bit
+ * activations may be added in 16 bits where there is no VNNI. */
+static const char *number_type(const sfq_bench_model *m)
+{
+    const sfq_net *net = m->engine->net;
+    for (int i = 0; i < net->arch->layers; i++) {
+        const sfq_matrix *up = &net->layer[i].up;
+        if (up->k > 0 && up->packed)
+            return up->bits <= 5 && up->activation_bits <= 8 ? "int4" : "int8";
+        if (up->k > 0)
+            return up->dtype == SFQ_BF16 ? "bf16" : "f32";
+    }
+    return "f32";
+}
+
+static bool peak_serves(const sfq_probe_peak *p, const char *type)
+{
+    if (strcmp(type, "int4") == 0 && strcmp(p->type, "int8") == 0)
+        return true;
+    if (strcmp(type, "bf16") == 0 && strcmp(p->type, "f32") == 0)
+        return true;
+    return strcmp(p->type, type) == 0;
+}
+
+static bool is_byte_level(const char *isa)
+{
+    return strcmp(isa, "avxvnni") == 0 || strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "amx") == 0;
+}
+
+/* The highest peak of the levels that the kernels in use may take. */
+static const sfq_probe_peak *find_peak(const sfq_bench_model *m, const sfq_probe_result *probe)
+{
+    const char *type = number_type(m);
+    const sfq_probe_peak *best = NULL;
+    for (int i = 0; i < probe->peak_count; i++) {
+        const sfq_probe_peak *p = &probe->peaks[i];
+        bool built = false;
+        for (int isa = 0; isa <= (int)m->engine->kernels->isa; isa++)
+            built = built || strcmp(p->isa, sfq_isa_name((sfq_isa)isa)) == 0;
+        if (built && peak_serves(p, type) &&
+            (best == NULL || p->macs_per_second > best->macs_per_second))
+            best = p;
+    }
+    return best;
+}
+
+static void share_peak(const sfq_bench_model *m, const sfq_probe_result *probe,
+                       sfq_bench_result *result)
+{
+    const sfq_probe_peak *peak = find_peak(m, probe);
+    sfq_products products = count_products(m);
+    result->products_per_mac = 1;
+    double seconds = (double)m->batch * (double)m->prompt / result->prefill_tokens_per_second;
+    if (peak == NULL || !(products.macs > 0))
+        return;
+    result->multiply_peak_isa = peak->isa;
+    result->multiply_peak_type = peak->type;
+    result->multiply_share = products.macs / seconds / peak->macs_per_second;
+    if (is_byte_level(peak->isa))
+        result->products_per_mac = products.byte_products / products.macs;
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
+
+sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_probe_result *probe,
+                               sfq_bench_result *result, sfq_error *err)
+{
+    sfq_model_info info;
+    SFQ_TRY(sfq_engine_info(m->engine, &info, err));
+    result->load_seconds = m->engine->load_seconds;
+    result->prefill_tokens_per_second = sfq_quantile(m->prefill, rounds, 0.5);
+    result->decode_tokens_per_second = sfq_quantile(m->decode, rounds, 0.5);
+    result->latency_seconds = (double)m->prompt * (double)(m->kv == NULL ? m->batch : 1) /
+                              result->prefill_tokens_per_second;
+    result->bits = info.bits_per_parameter;
+    result->bytes = info.bytes;
+    double rate =
+        m->generate > 0 ? result->decode_tokens_per_second : result->prefill_tokens_per_second;
+    result->bytes_per_token = bytes_per_token(m);
+    result->read_bandwidth_share = result->bytes_per_token * rate / probe->read_bytes_per_second;
+    share_peak(m, probe, result);
+    return SFQ_OK;
+}
