@@ -53,6 +53,7 @@ static const sfq_kernels table_avx512 = {
 static const sfq_kernels table_avx512vnni = {
     .isa = SFQ_ISA_AVX512VNNI,
     .isa_name = "avx512vnni",
+    .bytes = true,
 #define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
     .op = sfq_##op##_##at_avx512vnni,
 #include "kernels/kernel_list.inc"
@@ -62,6 +63,7 @@ static const sfq_kernels table_avx512vnni = {
 static const sfq_kernels table_amx = {
     .isa = SFQ_ISA_AMX,
     .isa_name = "amx",
+    .bytes = true,
 #define SFQ_KERNEL(op, at_ref, at_avx2, at_avxvnni, at_avx512, at_avx512vnni, at_amx) \
     .op = sfq_##op##_##at_amx,
 #include "kernels/kernel_list.inc"

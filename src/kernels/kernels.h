@@ -42,6 +42,18 @@ typedef struct sfq_quant_rows_args {
     int32_t *sums; /* [M, segments] */
 } sfq_quant_rows_args;
 
+/* The codes of quant_rows as bytes, in the order in which tiles of 16 rows read them:
+ *   [M/16][k_blocks][planes][rows of the group: 16, in the last M - 16*(M/16)][64].
+ * One plane is the codes themselves (8 bits). Two are code = 256 * hi + lo with lo in -128..127,
+ * lo first (up to 14 bits). */
+typedef struct sfq_pack_rows_args {
+    const int16_t *codes; /* [m_end - m_begin, blocks*64]: what the call packs */
+    size_t first_block, blocks;
+    size_t k_blocks, m; /* of all */
+    size_t planes;
+    int8_t *bytes; /* [M * planes * k_blocks * 64] */
+} sfq_pack_rows_args;
+
 /* y[m, n] = bias[n] + fma-chain over segments s ascending, starting from 0:
  *   acc = sum_k (code[n,k] - zero_point) * a[m,k]   (int32, exact)
  *   y   = fma((float)acc, scale_w[n,s] * scale_a[m,s], y)
@@ -52,9 +64,11 @@ typedef struct sfq_qgemm_args {
     int bits; /* 2..8 */
     size_t n, k_blocks;
     size_t segments, segment_k, share;
-    const float *scales; /* [panels][segments][16/share], already float */
-    const float *bias;   /* [N] or NULL */
-    const int16_t *a;    /* [M, k_padded] */
+    const float *scales;   /* [panels][segments][16/share], already float */
+    const float *bias;     /* [N] or NULL */
+    const int16_t *a;      /* [M, k_padded]; a table with `bytes` set reads a_bytes instead */
+    const int8_t *a_bytes; /* as pack_rows makes them; M and the rows' groups must be the same */
+    size_t a_planes;
     size_t k_padded;
     const float *a_scales; /* [M, segments] */
     const int32_t *a_sums; /* [M, segments] */
@@ -83,9 +97,10 @@ typedef struct sfq_gemm_args {
     void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned */
 } sfq_gemm_args;
 
-#define SFQ_QGEMM_SCRATCH ((size_t)256 * 1024)
-/* Most rows that a pass of qgemm over its panels takes: a caller that cuts rows cuts there. */
-enum { SFQ_QGEMM_ROWS = 96 };
+#define SFQ_QGEMM_SCRATCH ((size_t)640 * 1024)
+/* Rows that a pass over the panels may take: a caller that cuts rows cuts there. A multiple of 16,
+ * so that groups of packed rows stay whole. */
+enum { SFQ_QGEMM_ROWS = 512 };
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
@@ -129,8 +144,11 @@ typedef enum sfq_activation {
 typedef struct sfq_kernels {
     sfq_isa isa; /* the highest that any entry uses */
     const char *isa_name;
+    bool bytes; /* qgemm reads activations as packed by pack_rows */
     /* quantize rows [m_begin, m_end) */
     void (*quant_rows)(const sfq_quant_rows_args *a, size_t m_begin, size_t m_end);
+    /* bytes of rows [m_begin, m_end) from their codes, all blocks or some */
+    void (*pack_rows)(const sfq_pack_rows_args *a, size_t m_begin, size_t m_end);
     void (*qgemm)(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end);
     void (*gemm)(const sfq_gemm_args *a, size_t n_begin, size_t n_end);
     void (*attn)(const sfq_attn_args *a);

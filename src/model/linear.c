@@ -1,7 +1,7 @@
 /* model/linear.c - the one place that splits matrix work over the pool. Outputs are cut into panels
  * of 16 and, for many rows, tokens into blocks; a kernel computes each output from its own inputs
- * alone, so no cut changes a bit. Activations are quantized once per input and shared by all packed
- * matrices that read it. */
+ * alone, so no cut changes a bit. Activations are quantized once per input, packed as the level's
+ * multiply reads them, and shared by all packed matrices that read it. */
 #include "model/exec.h"
 
 #include "base/ck.h"
@@ -10,8 +10,10 @@
 
 enum {
     SFQ_DECODE_ROWS = 32,             /* up to here all rows at once, cut along the panels */
+    SFQ_GROUP_ROWS = 16,              /* blocks of rows keep groups of packed rows whole */
     SFQ_TOKEN_BLOCK = SFQ_QGEMM_ROWS, /* rows per item beyond that */
-    SFQ_PANEL_CHUNK = 8,              /* panels per item at most */
+    SFQ_PANEL_CHUNK = 16,             /* panels per item at most */
+    SFQ_QUANT_CODES = 8192,           /* codes that wait on the stack to be packed */
     SFQ_ITEMS_PER_THREAD = 4,
     SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
 };
@@ -28,6 +30,7 @@ typedef struct sfq_linear_job {
     size_t count;
     sfq_linear_part part[SFQ_LINEAR_MAX];
     sfq_quant_rows_args quant;    /* codes NULL: no part is packed */
+    sfq_pack_rows_args pack;      /* bytes NULL: the codes are read as they are */
     size_t m, token_block;        /* rows, rows of an item */
     size_t panels, chunk, chunks; /* all panels, panels of an item, items along them */
 } sfq_linear_job;
@@ -45,7 +48,10 @@ static void sfq_linear_range(const sfq_linear_job *job, size_t begin, size_t end
         to -= p->panel_begin;
         if (p->packed) {
             sfq_qgemm_args q = p->q;
-            q.a += row * q.k_padded;
+            if (q.a_bytes)
+                q.a_bytes += row * q.a_planes * q.k_padded;
+            else
+                q.a += row * q.k_padded;
             q.a_scales += row * q.segments;
             q.a_sums += row * q.segments;
             q.y += row * q.ldy;
@@ -98,7 +104,7 @@ static void sfq_linear_split(sfq_linear_job *job, size_t work)
     }
     size_t wanted = e->threads * SFQ_ITEMS_PER_THREAD;
     job->token_block = SFQ_TOKEN_BLOCK;
-    while (job->token_block > 16 &&
+    while (job->token_block > SFQ_GROUP_ROWS &&
            job->panels * ((job->m + job->token_block - 1) / job->token_block) < wanted)
         job->token_block /= 2;
     size_t blocks = (job->m + job->token_block - 1) / job->token_block;
@@ -107,17 +113,70 @@ static void sfq_linear_split(sfq_linear_job *job, size_t work)
     sfq_pool_run_dynamic(e->pool, job->chunks * blocks, 1, sfq_linear_task, job);
 }
 
+/* Row m: some segments at a time are quantized and packed. */
+static void sfq_quant_packed(const sfq_linear_job *job, size_t m)
+{
+    const sfq_quant_rows_args *all = &job->quant;
+    const size_t part = SFQ_QUANT_CODES / all->segment_k;
+    int16_t codes[SFQ_QUANT_CODES];
+    sfq_pack_rows_args pack = job->pack;
+    sfq_quant_rows_args q = *all;
+    pack.codes = q.codes = codes;
+    q.m = 1;
+    for (size_t s = 0; s < all->segments; s += q.segments) {
+        const size_t k = s * all->segment_k;
+        q.segments = sfq_min_size(part, all->segments - s);
+        q.x = all->x + m * all->ldx + k;
+        q.k = sfq_min_size(q.segments * all->segment_k, all->k - k);
+        q.k_padded = sfq_min_size(q.segments * all->segment_k, all->k_padded - k);
+        q.scales = all->scales + m * all->segments + s;
+        q.sums = all->sums + m * all->segments + s;
+        job->e->kernels->quant_rows(&q, 0, 1);
+        pack.first_block = k / SFQ_BLOCK_K;
+        pack.blocks = q.k_padded / SFQ_BLOCK_K;
+        job->e->kernels->pack_rows(&pack, m, m + 1);
+    }
+}
+
 static void sfq_quant_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_linear_job *job = (const sfq_linear_job *)ctx;
     (void)worker;
-    job->e->kernels->quant_rows(&job->quant, begin, end);
+    if (!job->pack.bytes) {
+        job->e->kernels->quant_rows(&job->quant, begin, end);
+        return;
+    }
+    for (size_t m = begin; m < end; m++)
+        sfq_quant_packed(job, m);
 }
 
 static void sfq_linear_bias(const sfq_linear *part, size_t m)
 {
     for (size_t i = 0; i < m; i++)
         memcpy(part->y + i * part->ldy, part->w->bias, part->w->n * sizeof(float));
+}
+
+/* The activations that a packed matrix reads: e->codes holds them in either form. */
+static void sfq_linear_quant(sfq_linear_job *job, const sfq_matrix *w, const float *x, size_t ldx)
+{
+    sfq_exec *e = job->e;
+    const sfq_cluster *c = &w->cluster;
+    job->quant = (sfq_quant_rows_args){.x = x,
+                                       .ldx = ldx,
+                                       .m = job->m,
+                                       .k = w->k,
+                                       .segments = c->segments,
+                                       .segment_k = c->segment_k,
+                                       .bits = w->activation_bits,
+                                       .codes = e->codes,
+                                       .k_padded = c->k_blocks * SFQ_BLOCK_K,
+                                       .scales = e->a_scales,
+                                       .sums = e->a_sums};
+    if (e->kernels->bytes)
+        job->pack = (sfq_pack_rows_args){.k_blocks = c->k_blocks,
+                                         .m = job->m,
+                                         .planes = w->activation_bits > 8 ? 2 : 1,
+                                         .bytes = (int8_t *)e->codes};
 }
 
 /* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the
@@ -144,7 +203,7 @@ static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const fl
         return;
     }
     const sfq_cluster *c = &w->cluster;
-    size_t k_padded = c->k_blocks * SFQ_BLOCK_K;
+    sfq_linear_quant(job, w, x, ldx);
     p->q = (sfq_qgemm_args){.codes = w->codes,
                             .panel_bytes = w->panel_bytes,
                             .bits = w->bits,
@@ -156,22 +215,13 @@ static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const fl
                             .scales = w->scales,
                             .bias = w->bias,
                             .a = e->codes,
-                            .k_padded = k_padded,
+                            .a_bytes = job->pack.bytes,
+                            .a_planes = job->pack.planes,
+                            .k_padded = job->quant.k_padded,
                             .a_scales = e->a_scales,
                             .a_sums = e->a_sums,
                             .y = part->y,
                             .ldy = part->ldy};
-    job->quant = (sfq_quant_rows_args){.x = x,
-                                       .ldx = ldx,
-                                       .m = job->m,
-                                       .k = w->k,
-                                       .segments = c->segments,
-                                       .segment_k = c->segment_k,
-                                       .bits = w->activation_bits,
-                                       .codes = e->codes,
-                                       .k_padded = k_padded,
-                                       .scales = e->a_scales,
-                                       .sums = e->a_sums};
 }
 
 /* Whether a part can join the job: other activation bits need other codes. */

@@ -30,6 +30,20 @@ static uint8_t *random_panels(const qgemm_case *c, int data)
     return codes;
 }
 
+/* The byte form of a->a, in new memory. */
+static void pack_activations(sfq_qgemm_args *a)
+{
+    int8_t *bytes = CHECK_ARRAY(int8_t, a->m * a->a_planes * a->k_padded);
+    const sfq_pack_rows_args pack = {.codes = a->a,
+                                     .blocks = a->k_blocks,
+                                     .k_blocks = a->k_blocks,
+                                     .m = a->m,
+                                     .planes = a->a_planes,
+                                     .bytes = bytes};
+    check_ref()->pack_rows(&pack, 0, a->m);
+    a->a_bytes = bytes;
+}
+
 static void random_activations(qgemm_case *c, int data)
 {
     sfq_qgemm_args *a = &c->a;
@@ -52,6 +66,8 @@ static void random_activations(qgemm_case *c, int data)
     a->a = codes;
     a->a_sums = sums;
     a->a_scales = scales;
+    a->a_planes = c->act_bits == 8 ? 1 : 2;
+    pack_activations(a);
 }
 
 /* The geometry of an n x k matrix with segments of segment_k and data of the given kind. */
@@ -125,6 +141,7 @@ static void invariance(const sfq_kernels *k, const qgemm_case *c)
         sfq_qgemm_args row = c->a;
         row.m = 1;
         row.a += m * row.k_padded;
+        pack_activations(&row);
         row.a_scales += m * row.segments;
         row.a_sums += m * row.segments;
         row.y = split.y + m * row.ldy;
@@ -165,10 +182,12 @@ static void by_hand(const sfq_kernels *k)
     a.scales = scales;
     a.bias = bias;
     a.a = acts;
+    a.a_planes = 1;
     a.k_padded = 64;
     a.a_scales = &a_scale;
     a.a_sums = &sum;
     a.m = 1;
+    pack_activations(&a);
     a.y = y;
     a.ldy = 2;
     a.raw = raw;

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { HALF = 32, AHEAD = 2048, TILE_M = 6, PLANES_M = 3, SFQ_ROWS_8 = 16, SFQ_STORED_8 = 16 };
+enum { HALF = 32, AHEAD = 2048, TILE_M = 6, PLANES_M = 3 };
 
 /* The four activations of row r in every 32-bit lane. */
 SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
@@ -21,13 +21,6 @@ SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
     int32_t four;
     memcpy(&four, a + 4 * r, sizeof four);
     return _mm256_set1_epi32(four);
-}
-
-SFQ_INLINE void sfq_avx2_unpack8(__m256i *out, const uint8_t *src)
-{
-    SFQ_UNROLL
-    for (size_t i = 0; i < SFQ_ROWS_8; i++)
-        out[i] = sfq_avx2_row(src, i);
 }
 
 /* One group of one half: rows[] times their activations, added to two sums in turn. */

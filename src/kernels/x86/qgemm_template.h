@@ -31,7 +31,7 @@
 enum {
     CHUNK_K = 512, /* 16 KB of widened codes: half of a small L1 */
     CHUNK_BLOCKS = CHUNK_K / SFQ_BLOCK_K,
-    TOKENS = SFQ_QGEMM_ROWS, /* their codes stay in L2 */
+    TOKENS = 96, /* of a pass: their codes stay in a small L2 */
     TILE_M = 3,
     WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
     QUAD_BYTES = SFQ_ROW_BYTES,

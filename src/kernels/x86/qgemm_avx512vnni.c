@@ -1,0 +1,198 @@
+/* kernels/x86/qgemm_avx512vnni.c - the packed multiply on AVX-512 VNNI: vpdpbusd adds four products
+ * of an unsigned and a signed byte to each of 16 lanes; a row of a block, [16 outputs][4 inputs],
+ * is one operand as it lies in memory, and a lane is one output. Exact: four products are at most
+ * 4 * 255 * 128 in size. Wider activations are a = 256 hi + lo, two products each.
+ *
+ * One row: blocks are unpacked in registers and multiplied at once, straight from the stream.
+ * Several: 8 rows (4 of two planes) x 2 panels in 16 registers. */
+#include "kernels/x86/qgemm512_template.h"
+
+enum { TILE_M = 8 };
+
+/* Four activations in every lane. */
+SFQ_INLINE __m512i quad(const int8_t *a)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+SFQ_INLINE __m512i join_planes(__m512i lo, __m512i hi)
+{
+    return _mm512_add_epi32(lo, _mm512_slli_epi32(hi, 8));
+}
+
+/* ---- several rows ---------------------------------------------------------------------------- */
+
+/* Rows m0 + i .. + mr, which lie in one group, times np panels. */
+SFQ_INLINE void tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, const bool stream,
+                     const size_t mr, const size_t np, const size_t planes)
+{
+    const qgemm_lines a = lines_of(q->g, q->m0 + i, pair->first_block);
+    const int8_t *line = a.at;
+    __m512i sum[2][2][TILE_M];
+    SFQ_UNROLL
+    for (size_t h = 0; h < planes; h++)
+        SFQ_UNROLL
+    for (size_t j = 0; j < np; j++)
+        SFQ_UNROLL
+    for (size_t m = 0; m < mr; m++)
+        sum[h][j][m] = _mm512_setzero_si512();
+    for (size_t r = 0; r < pair->blocks * SFQ_BLOCK_ROWS; r++) {
+        __m512i w[2];
+        SFQ_UNROLL
+        for (size_t j = 0; j < np; j++) {
+            w[j] = sfq_avx512_row(pair->w[j], r);
+            if (stream)
+                _mm_prefetch((const char *)pair->w[j] + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
+        }
+        SFQ_UNROLL
+        for (size_t h = 0; h < planes; h++) {
+            SFQ_UNROLL
+            for (size_t m = 0; m < mr; m++) {
+                const __m512i x = quad(line + h * a.plane + m * SFQ_BLOCK_K);
+                SFQ_UNROLL
+                for (size_t j = 0; j < np; j++)
+                    sum[h][j][m] = _mm512_dpbusd_epi32(sum[h][j][m], w[j], x);
+            }
+        }
+        line += r % SFQ_BLOCK_ROWS == SFQ_BLOCK_ROWS - 1 ? a.block - (SFQ_BLOCK_K - 4) : 4;
+    }
+    SFQ_UNROLL
+    for (size_t m = 0; m < mr; m++) {
+        SFQ_UNROLL
+        for (size_t j = 0; j < np; j++)
+            chain_row(&pair->chain[j], i + m,
+                      planes == 2 ? join_planes(sum[0][j][m], sum[1][j][m]) : sum[0][j][m]);
+    }
+}
+
+/* The next rows from m0 + i on, at most `left`; how many were taken. */
+SFQ_INLINE size_t tile_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t i, size_t left,
+                            const bool stream, const size_t np, const size_t planes)
+{
+    if (left >= 8 && planes == 1) {
+        tile(q, pair, i, stream, 8, np, planes);
+        return 8;
+    }
+    if (left >= 4) {
+        tile(q, pair, i, stream, 4, np, planes);
+        return 4;
+    }
+    if (left >= 2) {
+        tile(q, pair, i, stream, 2, np, planes);
+        return 2;
+    }
+    tile(q, pair, i, stream, 1, np, planes);
+    return 1;
+}
+
+static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair)
+{
+    for (size_t i = 0, taken; i < q->rows; i += taken) {
+        const size_t left = sfq_min_size(q->rows - i, TILE_ROWS - i % TILE_ROWS);
+        if (q->g->a_planes == 2)
+            taken = pair->count == 2 ? tile_rows(q, pair, i, left, true, 2, 2)
+                                     : tile_rows(q, pair, i, left, true, 1, 2);
+        else
+            taken = pair->count == 2 ? tile_rows(q, pair, i, left, true, 2, 1)
+                                     : tile_rows(q, pair, i, left, true, 1, 1);
+    }
+}
+
+/* ---- one row --------------------------------------------------------------------------------- */
+
+/* One group of rows times its activations, on two or four sums in turn, to hide the latency. */
+SFQ_INLINE void dot_rows(__m512i sum[4], const __m512i *rows, const int8_t *a, size_t plane,
+                         const size_t count, const size_t planes)
+{
+    SFQ_UNROLL
+    for (size_t r = 0; r < count; r++) {
+        if (planes == 1) {
+            sum[r % 4] = _mm512_dpbusd_epi32(sum[r % 4], rows[r], quad(a + 4 * r));
+        } else {
+            sum[r % 2] = _mm512_dpbusd_epi32(sum[r % 2], rows[r], quad(a + 4 * r));
+            sum[2 + r % 2] = _mm512_dpbusd_epi32(sum[2 + r % 2], rows[r], quad(a + plane + 4 * r));
+        }
+    }
+}
+
+#define DOT_GROUPS(bits)                                                                    \
+    for (size_t b = 0; b < blocks; b++, a.at += a.block) {                                  \
+        for (size_t i = 0; i < SFQ_BLOCK_ROWS; i += SFQ_ROWS_##bits) {                      \
+            __m512i rows[SFQ_ROWS_##bits];                                                  \
+            for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
+                _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
+            sfq_avx512_unpack##bits(rows, codes);                                           \
+            dot_rows(sum, rows, a.at + 4 * i, a.plane, SFQ_ROWS_##bits, planes);            \
+            codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
+        }                                                                                   \
+    }                                                                                       \
+    break
+
+/* Sums of 16 outputs over `blocks` packed blocks. */
+SFQ_INLINE __m512i dot_blocks(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks,
+                              const size_t planes)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i sum[4] = {zero, zero, zero, zero};
+    switch (bits) {
+    case 2:
+        DOT_GROUPS(2);
+    case 3:
+        DOT_GROUPS(3);
+    case 4:
+        DOT_GROUPS(4);
+    case 5:
+        DOT_GROUPS(5);
+    case 6:
+        DOT_GROUPS(6);
+    case 7:
+        DOT_GROUPS(7);
+    default:
+        DOT_GROUPS(8);
+    }
+    const __m512i lo = _mm512_add_epi32(sum[0], sum[1]), hi = _mm512_add_epi32(sum[2], sum[3]);
+    return planes == 2 ? join_planes(lo, hi) : _mm512_add_epi32(lo, hi);
+}
+
+static __m512i dot_bytes(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks)
+{
+    return dot_blocks(codes, bits, a, blocks, 1);
+}
+
+static __m512i dot_planes(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks)
+{
+    return dot_blocks(codes, bits, a, blocks, 2);
+}
+
+/* Row m times panels [begin, end), each one linear stream. */
+static void multiply_row(const sfq_qgemm_args *g, size_t m, size_t begin, size_t end)
+{
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
+    qgemm_scratch *t = g->scratch;
+    qgemm_chain chain;
+    for (size_t p = begin; p < end; p++) {
+        const uint8_t *panel = g->codes + p * g->panel_bytes;
+        for (size_t s = 0; s < g->segments; s++) {
+            const size_t first = s * segment_blocks;
+            const size_t blocks = sfq_min_size(segment_blocks, g->k_blocks - first);
+            const uint8_t *codes = panel + first * sfq_block_bytes(g->bits);
+            const qgemm_lines a = lines_of(g, m, first);
+            chain_open(&chain, g, p, s, m, t->sum[0][0]);
+            chain_row(&chain, 0,
+                      g->a_planes == 2 ? dot_planes(codes, g->bits, a, blocks)
+                                       : dot_bytes(codes, g->bits, a, blocks));
+        }
+    }
+}
+
+void sfq_qgemm_avx512vnni(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)
+{
+    if (a->m > 1 && a->segment_k <= SFQ_SEGMENT_MAX) {
+        qgemm_passes(a, panel_begin, panel_end, NULL);
+        return;
+    }
+    for (size_t m = 0; m < a->m; m++)
+        multiply_row(a, m, panel_begin, panel_end);
+}
