@@ -27,58 +27,89 @@ enum {
 
 typedef struct qgemm_scratch {
     uint8_t bytes[2][SEGMENT_BLOCKS * SFQ_BLOCK_WEIGHTS];
-    int32_t tile[2][4][TILE_ROWS][SFQ_PANEL_N];
-    float sum[GROUP_PANELS][PASS_ROWS][SFQ_PANEL_N];
+    int32_t tile[4][TILE_ROWS][SFQ_PANEL_N];
+    float sum[GROUP_PANELS / 2][PASS_ROWS][2 * SFQ_PANEL_N];
 } qgemm_scratch;
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
 _Static_assert(PASS_ROWS % TILE_ROWS == 0, "passes of whole groups");
 
-/* The step of the float chain that one panel and segment bring, for rows from m0 on. */
+/* The step of the float chains that one segment of a pair of panels brings, row i counted from the
+ * pass's first. All that differs between first, middle and last segments and the panels of a pair
+ * lies in pointers, steps and masks, so that a row is straight code: a chain begins from a row of
+ * zeros, and where no bias is due -0 is added, which changes nothing. */
 typedef struct qgemm_chain {
-    const sfq_qgemm_args *g;
-    size_t panel, segment, m0;
-    float *sum; /* [rows][16] */
-    __m512 scale, bias;
-    __mmask16 outputs;
+    __m512 scale[2], bias[2];
+    __m512i shift;        /* bits - 1: the zero point is a power of two */
+    __mmask16 outputs[2]; /* none where the pair has but one panel */
+    const float *in;      /* [rows, in_step], 32 outputs */
+    float *out;           /* [rows, out_step] */
+    size_t in_step, out_step;
+    const float *a_scales; /* [rows, segments] */
+    const int32_t *a_sums;
+    size_t segments;
+    int32_t *raw; /* [rows, raw_step] or NULL */
+    size_t raw_step;
 } qgemm_chain;
 
-static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, size_t segment,
-                       size_t m0, float *sum)
+static const float chain_start[2 * SFQ_PANEL_N];
+
+static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, size_t count,
+                       size_t segment, size_t m0, float *sum)
 {
-    const float *scales = g->scales + (panel * g->segments + segment) * (SFQ_PANEL_N / g->share);
-    const size_t left = g->n - panel * SFQ_PANEL_N;
-    float spread[SFQ_PANEL_N];
-    for (size_t j = 0; j < SFQ_PANEL_N; j++)
-        spread[j] = scales[j / g->share];
-    *c = (qgemm_chain){.g = g, .panel = panel, .segment = segment, .m0 = m0, .sum = sum};
-    c->outputs = left < SFQ_PANEL_N ? (__mmask16)((1u << left) - 1) : 0xffff;
-    c->scale = _mm512_loadu_ps(spread);
-    if (g->bias)
-        c->bias = _mm512_maskz_loadu_ps(c->outputs, g->bias + panel * SFQ_PANEL_N);
+    const bool last = segment + 1 == g->segments;
+    const size_t per_panel = SFQ_PANEL_N / g->share, n = panel * SFQ_PANEL_N;
+    *c = (qgemm_chain){.in = sum, .out = sum, .segments = g->segments};
+    c->in_step = c->out_step = (size_t)2 * SFQ_PANEL_N;
+    c->shift = _mm512_set1_epi32(g->bits - 1);
+    c->a_scales = g->a_scales + m0 * g->segments + segment;
+    c->a_sums = g->a_sums + m0 * g->segments + segment;
+    for (size_t j = 0; j < 2; j++) {
+        const size_t left = j < count ? g->n - n - j * SFQ_PANEL_N : 0;
+        float spread[SFQ_PANEL_N] = {0};
+        for (size_t i = 0; left > 0 && i < SFQ_PANEL_N; i++)
+            spread[i] = g->scales[((panel + j) * g->segments + segment) * per_panel + i / g->share];
+        c->scale[j] = _mm512_loadu_ps(spread);
+        c->outputs[j] = left < SFQ_PANEL_N ? (__mmask16)((1u << left) - 1) : 0xffff;
+        c->bias[j] = _mm512_set1_ps(-0.0f);
+        if (last && g->bias)
+            c->bias[j] = _mm512_maskz_loadu_ps(c->outputs[j], g->bias + n + j * SFQ_PANEL_N);
+    }
+    if (segment == 0) {
+        c->in = chain_start;
+        c->in_step = 0;
+    }
+    if (last && g->y) {
+        c->out = g->y + m0 * g->ldy + n;
+        c->out_step = g->ldy;
+    }
+    if (g->raw) {
+        c->raw = g->raw + (m0 * g->segments + segment) * g->n + n;
+        c->raw_step = g->segments * g->n;
+    }
 }
 
-/* Row m0 + i: subtract the zero point, then one step; after the last segment out. */
-SFQ_INLINE void chain_row(const qgemm_chain *c, size_t i, __m512i acc)
+/* Row i of panel j: subtract the zero point, then the step. */
+SFQ_INLINE void chain_panel(const qgemm_chain *c, size_t i, size_t j, __m512i acc, __m512i zero,
+                            __m512 scale_a)
 {
-    const sfq_qgemm_args *g = c->g;
-    const size_t m = c->m0 + i, at = m * g->segments + c->segment;
-    const size_t n = c->panel * SFQ_PANEL_N;
-    float *sum = c->sum + i * SFQ_PANEL_N;
-    acc = _mm512_sub_epi32(acc, _mm512_set1_epi32((1 << (g->bits - 1)) * g->a_sums[at]));
-    if (g->raw)
-        _mm512_mask_storeu_epi32(g->raw + at * g->n + n, c->outputs, acc);
-    const __m512 scale = _mm512_mul_ps(c->scale, _mm512_set1_ps(g->a_scales[at]));
-    __m512 y = c->segment == 0 ? _mm512_setzero_ps() : _mm512_load_ps(sum);
-    y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, y);
-    if (c->segment + 1 < g->segments) {
-        _mm512_store_ps(sum, y);
-        return;
-    }
-    if (g->bias)
-        y = _mm512_add_ps(y, c->bias);
-    if (g->y)
-        _mm512_mask_storeu_ps(g->y + m * g->ldy + n, c->outputs, y);
+    acc = _mm512_sub_epi32(acc, zero);
+    if (c->raw)
+        _mm512_mask_storeu_epi32(c->raw + i * c->raw_step + j * SFQ_PANEL_N, c->outputs[j], acc);
+    __m512 y = _mm512_loadu_ps(c->in + i * c->in_step + j * SFQ_PANEL_N);
+    y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(c->scale[j], scale_a), y);
+    y = _mm512_add_ps(y, c->bias[j]);
+    _mm512_mask_storeu_ps(c->out + i * c->out_step + j * SFQ_PANEL_N, c->outputs[j], y);
+}
+
+SFQ_INLINE void chain_row(const qgemm_chain *c, size_t i, const __m512i *acc, const size_t count)
+{
+    const size_t at = i * c->segments;
+    const __m512i zero = _mm512_sllv_epi32(_mm512_set1_epi32(c->a_sums[at]), c->shift);
+    const __m512 scale_a = _mm512_set1_ps(c->a_scales[at]);
+    SFQ_UNROLL
+    for (size_t j = 0; j < count; j++)
+        chain_panel(c, i, j, acc[j], zero, scale_a);
 }
 
 /* The bytes of row m from a block on: lo plane at `at`, hi plane `plane` behind it, next block
@@ -102,7 +133,7 @@ typedef struct qgemm_pair {
     size_t count, first_block, blocks;
     const uint8_t *w[2];      /* 8-bit blocks */
     const uint8_t *coming[2]; /* packed blocks of the pair behind this one: may be prefetched */
-    qgemm_chain chain[2];
+    qgemm_chain chain;
 } qgemm_pair;
 
 typedef struct qgemm_pass {
@@ -176,8 +207,8 @@ static void pair_open(qgemm_pair *pair, const qgemm_pass *q, size_t p, size_t s)
             pair->w[j] = q->t->bytes[j];
         }
         pair->coming[j] = blocks_behind(q, p + j, s);
-        chain_open(&pair->chain[j], g, p + j, s, q->m0, q->t->sum[p + j - q->begin][0]);
     }
+    chain_open(&pair->chain, g, p, pair->count, s, q->m0, q->t->sum[(p - q->begin) / 2][0]);
 }
 
 /* All panels [begin, end) times all rows; segments of at most SFQ_SEGMENT_MAX. */

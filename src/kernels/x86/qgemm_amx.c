@@ -26,12 +26,11 @@ _Static_assert(sizeof(tile_config) == 64, "operand of ldtilecfg");
 /* Sums in memory whose chains are still due, and what is to be prefetched meanwhile. */
 typedef struct amx_state {
     size_t height; /* rows of activation tiles as configured */
-    size_t stage;  /* which half of scratch the next sums go to */
     struct {
-        qgemm_chain chain[2];
+        qgemm_chain chain;
         int32_t (*tile)[TILE_ROWS][SFQ_PANEL_N];
-        size_t i, height, count; /* first row, rows of a tile (0: nothing due), panels */
-        size_t tiles, planes;    /* tiles of activations: more rows, or planes */
+        size_t i, height;     /* first row, rows of a tile (0: nothing due) */
+        size_t tiles, planes; /* tiles of activations: more rows, or planes */
     } due;
     const uint8_t *coming[2];
     size_t coming_step; /* lines per block */
@@ -52,21 +51,21 @@ static void configure(amx_state *state, size_t height)
     state->height = height;
 }
 
-/* Row r of the sums that are due. */
+/* Row r of the sums that are due. Where the pair has one panel the second is rubbish that the chain
+ * masks. */
 SFQ_INLINE void due_row(const amx_state *state, size_t r)
 {
-    for (size_t j = 0; j < state->due.count; j++) {
-        const qgemm_chain *c = &state->due.chain[j];
-        const __m512i first = _mm512_load_si512(state->due.tile[j][r]);
-        const __m512i second = _mm512_load_si512(state->due.tile[2 + j][r]);
-        if (state->due.planes == 2) {
-            chain_row(c, state->due.i + r, _mm512_add_epi32(first, _mm512_slli_epi32(second, 8)));
-            continue;
-        }
-        chain_row(c, state->due.i + r, first);
-        if (state->due.tiles == 2)
-            chain_row(c, state->due.i + TILE_ROWS + r, second);
+    __m512i first[2], second[2];
+    SFQ_UNROLL
+    for (size_t j = 0; j < 2; j++) {
+        first[j] = _mm512_load_si512(state->due.tile[j][r]);
+        second[j] = _mm512_load_si512(state->due.tile[2 + j][r]);
+        if (state->due.planes == 2)
+            first[j] = _mm512_add_epi32(first[j], _mm512_slli_epi32(second[j], 8));
     }
+    chain_row(&state->due.chain, state->due.i + r, first, 2);
+    if (state->due.planes < state->due.tiles)
+        chain_row(&state->due.chain, state->due.i + TILE_ROWS + r, second, 2);
 }
 
 /* What is done beside the products of one block. */
@@ -94,14 +93,14 @@ SFQ_INLINE void multiply_tiles(amx_state *state, const qgemm_pair *pair, const i
     _tile_zero(3);
     for (size_t b = 0; b < pair->blocks; b++) {
         _tile_loadd(6, b0 + b * SFQ_BLOCK_WEIGHTS, SFQ_ROW_BYTES);
-        _tile_loadd(4, a0 + b * a_block, SFQ_BLOCK_K);
+        _tile_stream_loadd(4, a0 + b * a_block, SFQ_BLOCK_K);
         _tile_dpbsud(0, 4, 6);
         if (np == 2) {
             _tile_loadd(7, b1 + b * SFQ_BLOCK_WEIGHTS, SFQ_ROW_BYTES);
             _tile_dpbsud(1, 4, 7);
         }
         if (mt == 2) {
-            _tile_loadd(5, a1 + b * a_block, SFQ_BLOCK_K);
+            _tile_stream_loadd(5, a1 + b * a_block, SFQ_BLOCK_K);
             _tile_dpbsud(2, 5, 6);
             if (np == 2)
                 _tile_dpbsud(3, 5, 7);
@@ -127,7 +126,7 @@ static size_t multiply_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t 
     const size_t planes = q->g->a_planes, height = a.plane / SFQ_BLOCK_K;
     const bool two = planes == 2 || q->rows - i >= (size_t)2 * TILE_ROWS;
     const int8_t *second = planes == 2 ? a.at + a.plane : a.at + TILE_ROWS * q->g->k_padded;
-    int32_t(*tile)[TILE_ROWS][SFQ_PANEL_N] = q->t->tile[state->stage];
+    int32_t(*tile)[TILE_ROWS][SFQ_PANEL_N] = q->t->tile;
     configure(state, height);
     if (two && pair->count == 2)
         multiply_tiles(state, pair, a.at, second, a.block, tile[0][0], 2, 2);
@@ -140,12 +139,9 @@ static size_t multiply_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t 
     state->due.tile = tile;
     state->due.i = i;
     state->due.height = height;
-    state->due.count = pair->count;
     state->due.tiles = two ? 2 : 1;
     state->due.planes = planes;
-    state->due.chain[0] = pair->chain[0];
-    state->due.chain[1] = pair->chain[1];
-    state->stage ^= 1;
+    state->due.chain = pair->chain;
     return planes == 1 && two ? (size_t)2 * TILE_ROWS : height;
 }
 

@@ -25,8 +25,8 @@ SFQ_INLINE __m512i join_planes(__m512i lo, __m512i hi)
 /* ---- several rows ---------------------------------------------------------------------------- */
 
 /* Rows m0 + i .. + mr, which lie in one group, times np panels. */
-SFQ_INLINE void tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, const bool stream,
-                     const size_t mr, const size_t np, const size_t planes)
+SFQ_INLINE size_t tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, const bool stream,
+                       const size_t mr, const size_t np, const size_t planes)
 {
     const qgemm_lines a = lines_of(q->g, q->m0 + i, pair->first_block);
     const int8_t *line = a.at;
@@ -60,31 +60,28 @@ SFQ_INLINE void tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, cons
     }
     SFQ_UNROLL
     for (size_t m = 0; m < mr; m++) {
+        __m512i acc[2];
         SFQ_UNROLL
         for (size_t j = 0; j < np; j++)
-            chain_row(&pair->chain[j], i + m,
-                      planes == 2 ? join_planes(sum[0][j][m], sum[1][j][m]) : sum[0][j][m]);
+            acc[j] = planes == 2 ? join_planes(sum[0][j][m], sum[1][j][m]) : sum[0][j][m];
+        chain_row(&pair->chain, i + m, acc, np);
     }
+    return mr;
 }
 
 /* The next rows from m0 + i on, at most `left`; how many were taken. */
 SFQ_INLINE size_t tile_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t i, size_t left,
-                            const bool stream, const size_t np, const size_t planes)
+                            const size_t np, const size_t planes)
 {
-    if (left >= 8 && planes == 1) {
-        tile(q, pair, i, stream, 8, np, planes);
-        return 8;
-    }
-    if (left >= 4) {
-        tile(q, pair, i, stream, 4, np, planes);
-        return 4;
-    }
-    if (left >= 2) {
-        tile(q, pair, i, stream, 2, np, planes);
-        return 2;
-    }
-    tile(q, pair, i, stream, 1, np, planes);
-    return 1;
+    if (left >= 8 && planes == 1 && i > 0)
+        return tile(q, pair, i, false, 8, np, planes);
+    if (left >= 8 && planes == 1)
+        return tile(q, pair, i, true, 8, np, planes);
+    if (left >= 4)
+        return tile(q, pair, i, i == 0, 4, np, planes);
+    if (left >= 2)
+        return tile(q, pair, i, i == 0, 2, np, planes);
+    return tile(q, pair, i, i == 0, 1, np, planes);
 }
 
 static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair)
@@ -92,11 +89,11 @@ static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair)
     for (size_t i = 0, taken; i < q->rows; i += taken) {
         const size_t left = sfq_min_size(q->rows - i, TILE_ROWS - i % TILE_ROWS);
         if (q->g->a_planes == 2)
-            taken = pair->count == 2 ? tile_rows(q, pair, i, left, true, 2, 2)
-                                     : tile_rows(q, pair, i, left, true, 1, 2);
+            taken = pair->count == 2 ? tile_rows(q, pair, i, left, 2, 2)
+                                     : tile_rows(q, pair, i, left, 1, 2);
         else
-            taken = pair->count == 2 ? tile_rows(q, pair, i, left, true, 2, 1)
-                                     : tile_rows(q, pair, i, left, true, 1, 1);
+            taken = pair->count == 2 ? tile_rows(q, pair, i, left, 2, 1)
+                                     : tile_rows(q, pair, i, left, 1, 1);
     }
 }
 
@@ -179,10 +176,10 @@ static void multiply_row(const sfq_qgemm_args *g, size_t m, size_t begin, size_t
             const size_t blocks = sfq_min_size(segment_blocks, g->k_blocks - first);
             const uint8_t *codes = panel + first * sfq_block_bytes(g->bits);
             const qgemm_lines a = lines_of(g, m, first);
-            chain_open(&chain, g, p, s, m, t->sum[0][0]);
-            chain_row(&chain, 0,
-                      g->a_planes == 2 ? dot_planes(codes, g->bits, a, blocks)
-                                       : dot_bytes(codes, g->bits, a, blocks));
+            const __m512i acc = g->a_planes == 2 ? dot_planes(codes, g->bits, a, blocks)
+                                                 : dot_bytes(codes, g->bits, a, blocks);
+            chain_open(&chain, g, p, 1, s, m, t->sum[0][0]);
+            chain_row(&chain, 0, &acc, 1);
         }
     }
 }
