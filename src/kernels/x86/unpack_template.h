@@ -1,10 +1,10 @@
-/* kernels/x86/unpack_template.h - the fields of pack.c on registers of any width: one group of rows,
- * as many byte columns at a time as a register has bytes. unpack_avx2.h and unpack_avx512.h define
- * the register and its operations and include it:
+/* kernels/x86/unpack_template.h - the fields of pack.c on registers of any width: one group of
+ * rows, as many byte columns at a time as a register has bytes. unpack_avx2.h and unpack_avx512.h
+ * define the register and its operations and include it:
  *
  *   UNPACK_VECTOR               the register
  *   UNPACK(row)(stored, r)      stored row r
- *   UNPACK(field)(v, s, mask)   (v >> s) & mask in every byte. Shifts work on 16-bit lanes, so every
+ *   UNPACK(field)(v, s, mask)   (v >> s) & mask in every byte. Shifts work on 16-bit lanes, so any
  *                               shifted value is masked to its field.
  *   UNPACK(lift)(v, mask, s)    (v & mask) << s in every byte; the result must fit the byte
  *   UNPACK(or)(a, b), UNPACK(or3)(a, b, c) */
