@@ -19,6 +19,10 @@ typedef struct sfq_model_options {
     bool verify;      /* check the artifact's checksums while opening */
     bool header_only; /* describe only: no tokenizer, no weights bound; computing calls refuse */
     sfq_hooks hooks;
+    /* How a language model keeps keys and values: 32 or 16 (floats) or 8 (integers with a scale for
+     * each token and head). 0: 16 for a compressed model, 32 for a dense one. ARGUMENT for models
+     * that keep none. */
+    int kv_bits;
 } sfq_model_options;
 
 SFQ_API void sfq_model_options_default(sfq_model_options *options);

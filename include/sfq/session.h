@@ -152,6 +152,7 @@ typedef struct sfq_bench_options {
     int rounds;          /* interleaved rounds over all models; the median is reported. 3 */
     int threads;         /* as sfq_model_options */
     sfq_hooks hooks;
+    int kv_bits; /* as sfq_model_options */
 } sfq_bench_options;
 
 typedef struct sfq_bench_result {

@@ -42,6 +42,7 @@ static const cli_option options[] = {
     {"rounds", 0, CLI_INT, offsetof(bench_args, o.rounds), 1, 1000, "N",
      "rounds over all models; the median counts", NULL},
     {"threads", 0, CLI_INT, offsetof(bench_args, o.threads), 0, 256, "N", CLI_THREADS_HELP, NULL},
+    {"kv-bits", 0, CLI_INT, offsetof(bench_args, o.kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
     {"probe", 0, CLI_FLAG, offsetof(bench_args, probe), 0, 0, NULL,
      "also the machine's read bandwidth and multiply-add peaks", NULL},
     CLI_COMMON_OPTIONS};

@@ -15,11 +15,12 @@ const cli_verb *const cli_verbs[] = {
 };
 
 sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path, int threads,
-                          bool header_only, sfq_error *err)
+                          int kv_bits, bool header_only, sfq_error *err)
 {
     sfq_model_options options;
     sfq_model_options_default(&options);
     options.threads = threads;
+    options.kv_bits = kv_bits;
     options.header_only = header_only;
     options.hooks = cli_quiet_hooks(&cli->progress);
     return sfq_model_open(model, path, &options, err);

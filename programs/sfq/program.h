@@ -44,7 +44,7 @@ void *cli_verb_defaults(const cli_verb *verb);
 
 /* Opens MODEL with the program's hooks. */
 sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path, int threads,
-                          bool header_only, sfq_error *err);
+                          int kv_bits, bool header_only, sfq_error *err);
 
 /* Where a text comes from: exactly one of -p, --file and "-". */
 typedef struct cli_source {

@@ -230,7 +230,8 @@ static sfq_status bar_tokens(sfq_self *s, sfq_error *err)
 
 static size_t lanes_of(const sfq_net *net, size_t length)
 {
-    uint64_t bytes = sfq_kv_bytes(net->arch, (int)length), room = net->weight_bytes / 4;
+    uint64_t bytes = sfq_kv_bytes(net->arch, sfq_net_kv(net), (int)length),
+             room = net->weight_bytes / 4;
     uint64_t lanes = (room > LANE_MEMORY ? room : LANE_MEMORY) / bytes;
     return lanes < 1 ? 1 : lanes > MAX_LANES ? MAX_LANES : (size_t)lanes;
 }
@@ -238,7 +239,7 @@ static size_t lanes_of(const sfq_net *net, size_t length)
 uint64_t sfq_calib_self_bytes(const sfq_source *source, const sfq_net *net, size_t length)
 {
     uint64_t lanes = lanes_of(net, length), vocab = (uint64_t)source->arch->vocab;
-    uint64_t bytes = sfq_cap_mul(lanes, sfq_kv_bytes(net->arch, (int)length));
+    uint64_t bytes = sfq_cap_mul(lanes, sfq_kv_bytes(net->arch, sfq_net_kv(net), (int)length));
     bytes = sfq_cap_add(bytes, (lanes + 2) * vocab * sizeof(float));
     int threads = sfq_pool_threads(source->pool);
     return sfq_cap_add(bytes, sfq_exec_bytes(net, threads, 2 * (size_t)lanes));
@@ -260,7 +261,7 @@ static sfq_status open_self(sfq_self *s, sfq_error *err)
         s->lane[i].ids = SFQ_NEW_ARRAY(int32_t, length);
         if (s->lane[i].ids == NULL)
             return sfq_fail_memory(err, length * sizeof(int32_t), "a sequence");
-        SFQ_TRY(sfq_kv_open(&s->lane[i].kv, arch, (int)length, err));
+        SFQ_TRY(sfq_kv_open(&s->lane[i].kv, arch, sfq_net_kv(s->run->net), (int)length, err));
     }
     SFQ_TRY(bar_tokens(s, err));
     return sfq_exec_open(&s->exec, s->run->net, s->run->kernels, s->run->source->pool, err);

@@ -104,30 +104,46 @@ enum { SFQ_QGEMM_ROWS = 512 };
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
+enum {
+    SFQ_ATTN_CHUNK = 64, /* keys whose (max, sum, weighted V) are computed from scratch */
+    SFQ_ATTN_SPAN = 512, /* keys whose chunks are merged before the spans are */
+    SFQ_ATTN_KEYS = 16,  /* keys of a block of the cache's layout */
+    SFQ_MAX_HEAD_DIM = 512
+};
+#define SFQ_ATTN_SCRATCH ((size_t)512 * 1024)
+
 /* One query vector over keys [t_begin, t_end) of a KV head: out = softmax(scale * q.k_t) V.
  * t_begin < t_end. */
 typedef struct sfq_attn_query {
     const float *q; /* [D] */
-    float *out;     /* [D] */
+    float *out;     /* [D]; partial: [D+2] */
     size_t t_begin, t_end;
 } sfq_attn_query;
 
 /* A block of queries that read the same KV head, to share its loads: tokens of one sequence, query
- * heads of a group, in any order and with any ranges. Keys are taken in chunks of 64 anchored at
- * position 0; each chunk's (max, sum, weighted V) is computed from scratch and merged in ascending
- * order. A result depends on its own query and keys alone: not on the block, nor on how the prompt
- * was cut. Keys from the first t_begin to the last t_end must be readable. */
+ * heads of a group, in any order and with any ranges. Chunks and spans are anchored at position 0;
+ * a chunk is computed from scratch, chunks are merged in ascending order to their span's
+ * (max, sum, weighted V), spans likewise. A result depends on its own query and keys alone: not on
+ * the block, nor on how the prompt was cut, nor on whether spans were computed apart (partial).
+ *
+ * Values, and keys unless they are blocked, are rows: t at t * stride. Blocked keys lie in blocks
+ * [D][16 keys], one after the other, which are readable whole, as are k_scale in sixteens.
+ * Otherwise what is read is within the first t_begin to the last t_end. */
 typedef struct sfq_attn_args {
     const sfq_attn_query *query;
     size_t count;
-    const float *k; /* key t at k + t*stride, [D] */
-    const float *v; /* value t at v + t*stride, [D] */
-    size_t stride;
-    size_t d; /* at most SFQ_MAX_HEAD_DIM */
+    sfq_dtype kind; /* F32, F16 or I8 (code * scale, rounded) */
+    bool blocked;   /* not: F32 */
+    bool partial;   /* every query within one span: out = weighted V [D], max, sum */
+    const void *k;
+    const void *v;
+    size_t stride;        /* elements */
+    const float *k_scale; /* I8: [T] */
+    const float *v_scale; /* I8: [T] */
+    size_t d;             /* at most SFQ_MAX_HEAD_DIM */
     float scale;
+    void *scratch; /* SFQ_ATTN_SCRATCH bytes, 64-byte aligned */
 } sfq_attn_args;
-
-enum { SFQ_ATTN_CHUNK = 64, SFQ_MAX_HEAD_DIM = 512 };
 
 /* ---- element and row operations ------------------------------------------------------------- */
 
@@ -152,6 +168,12 @@ typedef struct sfq_kernels {
     void (*qgemm)(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end);
     void (*gemm)(const sfq_gemm_args *a, size_t n_begin, size_t n_end);
     void (*attn)(const sfq_attn_args *a);
+    /* out [D] from the partial results of a query's spans in ascending order, parts [count, D+2] */
+    void (*attn_merge)(float *out, const float *parts, size_t count, size_t d);
+    /* x [D] becomes what a cache of this kind gives back; `packed` [D] and (I8) *scale are what it
+     * keeps, unless NULL. F16: to nearest even, beyond +-65504 to it. I8: scale = max|x| / 127,
+     * code = rint(x * (1/scale)) within +-127; a row of zeros has scale 0. */
+    void (*kv_round)(sfq_dtype kind, float *x, void *packed, float *scale, size_t d);
     /* y = x / sqrt(mean(x^2) + eps) * gain, one row [C]; y may be x */
     void (*rmsnorm)(float *y, const float *x, const float *gain, float eps, size_t c);
     /* y = (x - mean) / sqrt(var + eps) * gain + bias, one row [C]; y may be x */

@@ -83,7 +83,7 @@ uint64_t sfq_exec_bytes(const sfq_net *net, int threads, size_t tokens)
     if (!sfq_ck_round_up(tokens, SFQ_EXEC_ROUND, &rounded) ||
         !sfq_exec_layout(net, &w, rounded, offset, &bytes))
         return UINT64_MAX;
-    return (uint64_t)bytes + sizeof(sfq_exec) + (uint64_t)threads * SFQ_QGEMM_SCRATCH;
+    return (uint64_t)bytes + sizeof(sfq_exec) + (uint64_t)threads * SFQ_WORKER_SCRATCH;
 }
 
 sfq_status sfq_exec_reserve(sfq_exec *e, size_t tokens, sfq_error *err)
@@ -128,11 +128,12 @@ sfq_status sfq_exec_open(sfq_exec **out, const sfq_net *net, const sfq_kernels *
     e->pool = pool;
     e->threads = (size_t)sfq_pool_threads(pool);
     e->widths = sfq_exec_measure(net);
+    e->kv = sfq_net_kv(net);
     sfq_rope_frequencies(net->arch, e->inv_freq, &e->rope_factor);
-    e->worker_scratch = (uint8_t *)sfq_mem_aligned(e->threads * SFQ_QGEMM_SCRATCH);
+    e->worker_scratch = (uint8_t *)sfq_mem_aligned(e->threads * SFQ_WORKER_SCRATCH);
     if (!e->worker_scratch) {
         sfq_exec_close(&e);
-        return sfq_fail_memory(err, SFQ_QGEMM_SCRATCH, "scratch of the forward pass");
+        return sfq_fail_memory(err, SFQ_WORKER_SCRATCH, "scratch of the forward pass");
     }
     *out = e;
     return SFQ_OK;
@@ -146,6 +147,26 @@ void sfq_exec_close(sfq_exec **exec)
     sfq_mem_free((*exec)->memory);
     sfq_mem_free(*exec);
     *exec = NULL;
+}
+
+sfq_dtype sfq_net_kv(const sfq_net *net)
+{
+    for (int i = 0; i < net->arch->layers && net->arch->causal; i++) {
+        const sfq_layer_weights *w = &net->layer[i];
+        if (w->qkv.packed || w->q.packed || w->o.packed || w->up.packed || w->down.packed)
+            return SFQ_F16;
+    }
+    return SFQ_F32;
+}
+
+sfq_dtype sfq_exec_kv(const sfq_exec *exec)
+{
+    return exec->kv;
+}
+
+void sfq_exec_set_kv(sfq_exec *exec, sfq_dtype kind)
+{
+    exec->kv = kind;
 }
 
 void sfq_exec_rows(sfq_exec *e, size_t n, size_t work, sfq_task_fn fn, void *ctx)

@@ -5,6 +5,10 @@
 
 #include "model/forward.h"
 
+/* What a kernel of one worker may use. */
+#define SFQ_WORKER_SCRATCH \
+    (SFQ_QGEMM_SCRATCH > SFQ_ATTN_SCRATCH ? SFQ_QGEMM_SCRATCH : SFQ_ATTN_SCRATCH)
+
 /* The widest of each per-layer dimension: what scratch for one token takes. */
 typedef struct sfq_exec_widths {
     size_t qkv;      /* (heads + 2 kv_heads) * D */
@@ -23,7 +27,8 @@ struct sfq_exec {
     sfq_exec_widths widths;
     float inv_freq[SFQ_MAX_HEAD_DIM / 2];
     float rope_factor;
-    uint8_t *worker_scratch; /* [threads, SFQ_QGEMM_SCRATCH] */
+    sfq_dtype kv;            /* how keys and values are kept */
+    uint8_t *worker_scratch; /* [threads, SFQ_WORKER_SCRATCH] */
     size_t capacity;         /* tokens that `memory` holds */
     void *memory;            /* everything below */
     float *x;                /* [T, C] residual stream, at last the hidden states */
@@ -97,8 +102,18 @@ void sfq_save_rows(float *dst, const float *src, size_t t, size_t n, size_t ld);
 
 /* ---- kv.c ---- */
 
-float *sfq_kv_keys(const sfq_kv *kv, int layer);   /* [capacity, kv_heads D] */
-float *sfq_kv_values(const sfq_kv *kv, int layer); /* [capacity, kv_heads D] */
+/* Where one KV head's keys and values are, as sfq_attn_args has them (blocked). */
+typedef struct sfq_kv_head {
+    uint8_t *k, *v;
+    float *k_scale, *v_scale; /* I8 */
+} sfq_kv_head;
+
+sfq_kv_head sfq_kv_at(const sfq_kv *kv, int layer, size_t head);
+/* Keeps k and v [D] of position `at`; they become what is read back. */
+void sfq_kv_put(const sfq_kv *kv, const sfq_kernels *kernels, int layer, size_t head, size_t at,
+                float *k, float *v);
+/* Room for the partial results [spans, D+2] of one query of head `head`; capacity beyond a span. */
+float *sfq_kv_parts(const sfq_kv *kv, int layers, size_t head);
 void sfq_kv_advance(sfq_kv *kv, size_t count);
 
 /* ---- forward.c ---- */

@@ -7,14 +7,18 @@
 
 /* ---- checks ---- */
 
-static sfq_status sfq_check_sequence(const sfq_net *net, const sfq_batch *b, size_t s,
+static sfq_status sfq_check_sequence(const sfq_exec *e, const sfq_batch *b, size_t s,
                                      sfq_error *err)
 {
-    const sfq_arch *a = net->arch;
+    const sfq_arch *a = e->net->arch;
+    sfq_dtype kv = e->kv;
     size_t count = b->offset[s + 1] - b->offset[s];
     size_t past = b->kv ? (size_t)sfq_kv_length(b->kv[s]) : 0;
     if (b->offset[s + 1] <= b->offset[s])
         return sfq_fail(err, SFQ_E_DATA, "sequence %zu of the batch is empty", s);
+    if (b->kv && sfq_kv_kind(b->kv[s]) != kv)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "the KV cache keeps %s, the pass computes with %s",
+                        sfq_dtype_info(sfq_kv_kind(b->kv[s]))->name, sfq_dtype_info(kv)->name);
     if (b->kv && count > (size_t)sfq_kv_capacity(b->kv[s]) - past)
         return sfq_fail(err, SFQ_E_LIMIT, "%zu tokens do not fit: %zu of %d positions are used",
                         count, past, sfq_kv_capacity(b->kv[s]));
@@ -33,15 +37,16 @@ static sfq_status sfq_check_sequence(const sfq_net *net, const sfq_batch *b, siz
     return SFQ_OK;
 }
 
-static sfq_status sfq_check_batch(const sfq_net *net, const sfq_batch *b, sfq_error *err)
+static sfq_status sfq_check_batch(const sfq_exec *e, const sfq_batch *b, sfq_error *err)
 {
+    const sfq_net *net = e->net;
     if (b->sequences == 0 || b->offset[0] != 0)
         return sfq_fail(err, SFQ_E_ARGUMENT, "a batch without sequences");
     if (b->kv && !net->arch->causal)
         return sfq_fail(err, SFQ_E_ARGUMENT, "%s reads whole sequences, without a KV cache",
                         net->arch->architecture);
     for (size_t s = 0; s < b->sequences; s++)
-        SFQ_TRY(sfq_check_sequence(net, b, s, err));
+        SFQ_TRY(sfq_check_sequence(e, b, s, err));
     return SFQ_OK;
 }
 
@@ -133,7 +138,7 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
 {
     const sfq_arch *arch = exec->net->arch;
     size_t c = (size_t)arch->hidden;
-    SFQ_TRY(sfq_check_batch(exec->net, batch, err));
+    SFQ_TRY(sfq_check_batch(exec, batch, err));
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
     sfq_exec_place(exec, batch);
@@ -163,7 +168,7 @@ sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *e
 {
     if (batch->kv)
         return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache");
-    SFQ_TRY(sfq_check_batch(exec->net, batch, err));
+    SFQ_TRY(sfq_check_batch(exec, batch, err));
     SFQ_TRY(sfq_exec_reserve(exec, batch->offset[batch->sequences], err));
     sfq_exec_place(exec, batch);
     return SFQ_OK;

@@ -10,15 +10,19 @@
 #include "base/pool.h"
 #include "model/net.h"
 
-/* ---- KV cache of one sequence: per layer K and V, each [capacity, kv_heads*D] float ---- */
+/* ---- KV cache of one sequence: K and V of each layer, as F32, F16 or I8 (a scale for each token
+ * and head). Its kind is the one that the exec computes with: what is read is what a cache gives
+ * back, with a cache or without. ---- */
 
 typedef struct sfq_kv sfq_kv;
 
-uint64_t sfq_kv_bytes(const sfq_arch *arch, int capacity);
-sfq_status sfq_kv_open(sfq_kv **out, const sfq_arch *arch, int capacity, sfq_error *err);
+uint64_t sfq_kv_bytes(const sfq_arch *arch, sfq_dtype kind, int capacity);
+sfq_status sfq_kv_open(sfq_kv **out, const sfq_arch *arch, sfq_dtype kind, int capacity,
+                       sfq_error *err);
 void sfq_kv_close(sfq_kv **kv);
 int sfq_kv_length(const sfq_kv *kv);
 int sfq_kv_capacity(const sfq_kv *kv);
+sfq_dtype sfq_kv_kind(const sfq_kv *kv);
 void sfq_kv_truncate(sfq_kv *kv, int length); /* forgets positions >= length */
 
 /* ---- the pass ---- */
@@ -30,6 +34,11 @@ typedef struct sfq_exec sfq_exec;
 sfq_status sfq_exec_open(sfq_exec **out, const sfq_net *net, const sfq_kernels *kernels,
                          sfq_pool *pool, sfq_error *err);
 void sfq_exec_close(sfq_exec **exec);
+/* How keys and values are kept. At open it is sfq_net_kv: F16 for packed language models, F32 for
+ * dense ones, which are held to 1e-4 of Transformers, and for encoders, which keep none. */
+sfq_dtype sfq_net_kv(const sfq_net *net);
+sfq_dtype sfq_exec_kv(const sfq_exec *exec);
+void sfq_exec_set_kv(sfq_exec *exec, sfq_dtype kind);
 /* Scratch that a batch of `tokens` needs. */
 uint64_t sfq_exec_bytes(const sfq_net *net, int threads, size_t tokens);
 

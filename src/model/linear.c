@@ -73,7 +73,7 @@ static void sfq_linear_range(const sfq_linear_job *job, size_t begin, size_t end
 static void sfq_linear_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_linear_job *job = (const sfq_linear_job *)ctx;
-    void *scratch = job->e->worker_scratch + (size_t)worker * SFQ_QGEMM_SCRATCH;
+    void *scratch = job->e->worker_scratch + (size_t)worker * SFQ_WORKER_SCRATCH;
     while (begin < end) {
         size_t block = begin / job->chunks, first = begin % job->chunks;
         size_t last = sfq_min_size(job->chunks, first + (end - begin));

@@ -52,20 +52,21 @@ static sfq_status size_model(sfq_bench_model *m, const sfq_bench_options *o, sfq
 static sfq_status open_caches(sfq_bench_model *m, sfq_error *err)
 {
     int capacity = (int)(m->prompt + m->generate);
-    uint64_t bytes = sfq_cap_mul(m->batch, sfq_kv_bytes(m->engine->arch, capacity));
+    uint64_t bytes = sfq_cap_mul(m->batch, sfq_kv_bytes(m->engine->arch, m->engine->kv, capacity));
     SFQ_TRY(sfq_engine_need_memory(m->engine, bytes, "the KV cache of this batch", err));
     m->kv = SFQ_NEW_ARRAY(sfq_kv *, m->batch);
     if (m->kv == NULL)
         return sfq_fail_memory(err, m->batch * sizeof(sfq_kv *), "KV caches");
     for (size_t i = 0; i < m->batch; i++)
-        SFQ_TRY(sfq_kv_open(&m->kv[i], m->engine->arch, capacity, err));
+        SFQ_TRY(sfq_kv_open(&m->kv[i], m->engine->arch, m->engine->kv, capacity, err));
     return SFQ_OK;
 }
 
 static sfq_status open_engine(sfq_engine **engine, const sfq_bench_subject *s,
                               const sfq_bench_options *o, bool header_only, sfq_error *err)
 {
-    sfq_model_options options = {.struct_size = sizeof(options), .threads = o->threads};
+    sfq_model_options options = {
+        .struct_size = sizeof(options), .threads = o->threads, .kv_bits = o->kv_bits};
     options.hooks = o->hooks;
     options.header_only = header_only;
     if (s->shape != NULL)
@@ -243,8 +244,8 @@ static sfq_status check_shapes(const sfq_bench_subject *subjects, size_t count,
             tokens < (uint64_t)e->arch->max_positions ? (int)tokens : e->arch->max_positions;
         need = sfq_cap_add(need, sfq_shape_bytes(e->shape));
         if (e->arch->head == SFQ_MODEL_HEAD_LM)
-            need =
-                sfq_cap_add(need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, capacity)));
+            need = sfq_cap_add(
+                need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, e->kv, capacity)));
         sfq_engine_close(&e);
     }
     if (!any || need <= available)

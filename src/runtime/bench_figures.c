@@ -22,7 +22,8 @@ static double bytes_per_token(const sfq_bench_model *m)
         return weights / (double)sfq_min_size(pass, tokens);
     }
     int middle = (int)(m->prompt + m->generate / 2);
-    return weights / (double)m->batch + (double)sfq_kv_bytes(m->engine->arch, middle);
+    return weights / (double)m->batch +
+           (double)sfq_kv_bytes(m->engine->arch, m->engine->kv, middle);
 }
 
 /* ---- multiplying ----------------------------------------------------------------------------- */

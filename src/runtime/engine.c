@@ -104,6 +104,23 @@ static sfq_status open_tokenizer(sfq_engine *e, sfq_error *err)
     return status;
 }
 
+/* A dense model computes what Transformers does to 1e-4, which keys and values of 16 bits do not
+ * allow (docs/KERNELS.md). */
+static sfq_status choose_kv(sfq_engine *e, int bits, sfq_error *err)
+{
+    if (bits != 0 && bits != 8 && bits != 16 && bits != 32)
+        return sfq_fail(err, SFQ_E_ARGUMENT,
+                        "kv_bits is %d, expected 8, 16, 32, or 0 for the default", bits);
+    if (bits != 0 && !e->arch->causal)
+        return sfq_fail_at(err, SFQ_E_ARGUMENT, e->path, NULL,
+                           "%s keeps no keys and values (%s): leave kv_bits at its default",
+                           e->path, e->arch->architecture);
+    if (bits == 0)
+        bits = e->artifact != NULL && e->arch->causal ? 16 : 32;
+    e->kv = bits == 8 ? SFQ_I8 : bits == 16 ? SFQ_F16 : SFQ_F32;
+    return SFQ_OK;
+}
+
 static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_error *err)
 {
     sfq_isa cap = SFQ_ISA_COUNT;
@@ -116,7 +133,9 @@ static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_
     SFQ_TRY(sfq_net_open(&e->net, e->arch, e->modules, e->ck, e->artifact, &o->hooks, err));
     if (e->pool == NULL)
         SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
-    return sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err);
+    SFQ_TRY(sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err));
+    sfq_exec_set_kv(e->exec, e->kv);
+    return SFQ_OK;
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------- */
@@ -162,6 +181,7 @@ sfq_status sfq_engine_open_shape(sfq_engine **out, const sfq_bench_shape *shape,
     e->arch = e->shape->arch;
     e->artifact = e->shape->artifact;
     SFQ_DO(name_shape(e, shape, err));
+    SFQ_DO(choose_kv(e, o->kv_bits, err));
     if (!o->header_only) {
         SFQ_DO(make_weights(e, o, err));
         SFQ_DO(open_computing(e, o, err));
@@ -188,6 +208,7 @@ sfq_status sfq_engine_open(sfq_engine **out, const char *model, const sfq_model_
     if (e == NULL)
         return sfq_fail_memory(err, sizeof(*e), "model");
     SFQ_DO(open_description(e, model, &o->hooks, err));
+    SFQ_DO(choose_kv(e, o->kv_bits, err));
     if (o->verify)
         SFQ_DO(sfq_checkpoint_verify(e->ck, &o->hooks, err));
     if (!o->header_only)

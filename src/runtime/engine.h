@@ -22,6 +22,7 @@ typedef struct sfq_engine {
     sfq_pool *pool;
     const sfq_kernels *kernels;
     sfq_exec *exec;
+    sfq_dtype kv; /* how keys and values are kept, known without weights too */
     double load_seconds;
 } sfq_engine;
 

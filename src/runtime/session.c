@@ -24,7 +24,7 @@ uint64_t sfq_timeline_bytes(const sfq_engine *engine, int capacity)
     uint64_t piece = SFQ_PREFILL_TOKENS;
     uint64_t tokens = (uint64_t)capacity < piece ? (uint64_t)capacity : piece;
     uint64_t logits = (uint64_t)engine->arch->vocab * (sizeof(float) + sizeof(sfq_candidate));
-    uint64_t bytes = sfq_cap_add(sfq_kv_bytes(engine->arch, capacity), logits);
+    uint64_t bytes = sfq_cap_add(sfq_kv_bytes(engine->arch, engine->kv, capacity), logits);
     if (engine->net == NULL)
         return bytes;
     int threads = sfq_pool_threads(engine->pool);
@@ -55,7 +55,7 @@ sfq_status sfq_timeline_open(sfq_session **out, sfq_engine *engine, int capacity
         status = sfq_fail_memory(err, vocab * (sizeof(float) + sizeof(sfq_candidate)), "logits");
         goto done;
     }
-    SFQ_DO(sfq_kv_open(&s->kv, engine->arch, capacity, err));
+    SFQ_DO(sfq_kv_open(&s->kv, engine->arch, engine->kv, capacity, err));
     *out = s;
     s = NULL;
 done:

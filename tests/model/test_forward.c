@@ -99,7 +99,7 @@ static void test_chunks_and_threads_change_no_bit(void **state)
                          SFQ_OK);
         for (size_t i = 0; i < 4; i++) {
             sfq_kv *kv = NULL;
-            assert_int_equal(sfq_kv_open(&kv, f.arch, 40, NULL), SFQ_OK);
+            assert_int_equal(sfq_kv_open(&kv, f.arch, SFQ_F32, 40, NULL), SFQ_OK);
             feed(&f, exec, kv, 0, chunks[i], again);
             if (threads == 1 && i == 0)
                 memcpy(first, again, n * sizeof(float));
@@ -126,7 +126,7 @@ static void test_truncated_cache_goes_on_as_before(void **state)
     float *first = SFQ_NEW_ARRAY(float, n), *again = SFQ_NEW_ARRAY(float, n);
     assert_int_equal(sfq_exec_open(&exec, f.net, sfq_kernels_get(SFQ_ISA_COUNT), NULL, NULL),
                      SFQ_OK);
-    assert_int_equal(sfq_kv_open(&kv, f.arch, 40, NULL), SFQ_OK);
+    assert_int_equal(sfq_kv_open(&kv, f.arch, SFQ_F32, 40, NULL), SFQ_OK);
     feed(&f, exec, kv, 0, 40, first);
     assert_int_equal(sfq_kv_length(kv), 40);
     sfq_kv_truncate(kv, 11);
@@ -149,8 +149,8 @@ static void test_memory_is_what_was_announced(void **state)
     (void)state;
     assert_int_equal(fixture_open(&f, "llama", NULL), SFQ_OK);
     heap_reset();
-    assert_int_equal(sfq_kv_open(&kv, f.arch, 40, NULL), SFQ_OK);
-    assert_int_equal(heap_bytes, sfq_kv_bytes(f.arch, 40));
+    assert_int_equal(sfq_kv_open(&kv, f.arch, SFQ_F32, 40, NULL), SFQ_OK);
+    assert_int_equal(heap_bytes, sfq_kv_bytes(f.arch, SFQ_F32, 40));
     heap_reset();
     assert_int_equal(sfq_exec_open(&exec, f.net, sfq_kernels_get(SFQ_ISA_COUNT), NULL, NULL),
                      SFQ_OK);
@@ -183,7 +183,7 @@ static void test_bad_batches_are_refused_whole(void **state)
     assert_int_equal(fixture_open(&llama, "llama", NULL), SFQ_OK);
     assert_int_equal(sfq_exec_open(&exec, llama.net, sfq_kernels_get(SFQ_ISA_COUNT), NULL, NULL),
                      SFQ_OK);
-    assert_int_equal(sfq_kv_open(&kv, llama.arch, 8, NULL), SFQ_OK);
+    assert_int_equal(sfq_kv_open(&kv, llama.arch, SFQ_F32, 8, NULL), SFQ_OK);
     sfq_kv *two[2] = {kv, kv};
     size_t offset[3] = {0, 9, 9};
     int32_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
@@ -236,7 +236,7 @@ static sfq_status one_life(const char *name, sfq_error *err)
     sfq_status status;
     SFQ_DO(fixture_open(&f, name, err));
     SFQ_DO(sfq_exec_open(&exec, f.net, sfq_kernels_get(SFQ_ISA_COUNT), NULL, err));
-    SFQ_DO(sfq_kv_open(&kv, f.arch, 16, err));
+    SFQ_DO(sfq_kv_open(&kv, f.arch, SFQ_F32, 16, err));
     sfq_batch b = {.sequences = 1, .offset = offset, .ids = f.ids};
     b.kv = f.arch->causal ? &kv : NULL;
     status = sfq_forward(exec, &b, &hidden, NULL, NULL, err);

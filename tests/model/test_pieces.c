@@ -155,7 +155,7 @@ static void test_pieces_refuse(void **state)
     (void)state;
     assert_int_equal(fixture_open(&f, "llama", NULL), SFQ_OK);
     assert_int_equal(sfq_exec_open(&exec, f.net, sfq_kernels_get(SFQ_ISA_COUNT), NULL, NULL), 0);
-    assert_int_equal(sfq_kv_open(&kv, f.arch, 64, NULL), SFQ_OK);
+    assert_int_equal(sfq_kv_open(&kv, f.arch, SFQ_F32, 64, NULL), SFQ_OK);
     sfq_kv *all[FIXTURE_SEQUENCES] = {kv, kv, kv};
     sfq_batch b = whole_batch(&f);
     b.kv = all;

@@ -2,6 +2,7 @@
  * floats, for comparison with an oracle or with another run of itself.
  *
  *   sfq-test-forward MODEL IDS OUT [--threads N] [--isa NAME] [--chunk N] [--kv] [--single]
+ *                    [--kv-bits N]
  *
  * IDS: a sequence per line, ids separated by spaces, optionally "|" and as many token types.
  * OUT.hidden: float [layers+1, T, C] over all tokens in file order. OUT.result: float [T, V]
@@ -18,7 +19,7 @@
 
 typedef struct options {
     const char *model, *ids, *out;
-    int threads;
+    int threads, kv_bits;
     sfq_isa isa;
     size_t chunk;
     bool kv, single;
@@ -51,6 +52,9 @@ static bool parse_options(options *o, int argc, char **argv)
             o->single = true;
         } else if (strcmp(argv[i], "--threads") == 0) {
             o->threads = atoi(value);
+            i++;
+        } else if (strcmp(argv[i], "--kv-bits") == 0) {
+            o->kv_bits = atoi(value);
             i++;
         } else if (strcmp(argv[i], "--chunk") == 0) {
             o->chunk = (size_t)atoi(value);
@@ -140,7 +144,7 @@ static sfq_status run_group(state *s, size_t first, size_t end, sfq_error *err)
     size_t chunk = s->opt.chunk > 0 ? s->opt.chunk : KIT_TOKENS;
     sfq_status status = SFQ_OK;
     for (size_t q = first; cached && q < end; q++)
-        SFQ_DO(sfq_kv_open(&kv[q - first], s->model.arch,
+        SFQ_DO(sfq_kv_open(&kv[q - first], s->model.arch, sfq_exec_kv(s->exec),
                            (int)(s->in->offset[q + 1] - s->in->offset[q]), err));
     for (size_t from = 0; any; from += chunk)
         SFQ_DO(run_step(s, first, end, from, chunk, cached ? kv : NULL, &any, err));
@@ -154,6 +158,10 @@ static sfq_status run(state *s, sfq_error *err)
 {
     SFQ_TRY(kit_open(&s->model, s->opt.model, s->opt.threads, err));
     SFQ_TRY(sfq_exec_open(&s->exec, s->model.net, sfq_kernels_get(s->opt.isa), s->model.pool, err));
+    if (s->opt.kv_bits > 0)
+        sfq_exec_set_kv(s->exec, s->opt.kv_bits == 8    ? SFQ_I8
+                                 : s->opt.kv_bits == 16 ? SFQ_F16
+                                                        : SFQ_F32);
     size_t t = s->in->offset[s->in->sequences], c = (size_t)s->model.arch->hidden;
     size_t layers = (size_t)s->model.arch->layers;
     bool lm = s->model.arch->head == SFQ_MODEL_HEAD_LM;
@@ -190,7 +198,7 @@ int main(int argc, char **argv)
     if (!s.in || !parse_options(&s.opt, argc, argv) || !kit_read_input(s.in, s.opt.ids))
         sfq_fail(&err, status,
                  "usage: sfq-test-forward MODEL IDS OUT [--threads N] [--isa NAME] "
-                 "[--chunk N] [--kv] [--single]");
+                 "[--chunk N] [--kv] [--single] [--kv-bits N]");
     else
         status = run(&s, &err);
     int code = kit_exit(status, &err);
