@@ -52,10 +52,10 @@ def tables():
         # what recalibration would hide is left out of these: steps 0
         "saliency": [key(m, 0.33, saliency=k, steps=0) for m in (mrpc, novels) for k in kinds],
         "rounds": [key(m, 0.33, rounds=r, steps=0) for m in (mrpc, novels) for r in (1, 3, 6)],
-        "data": [key(m, 0.33, fraction=f) for m in ("minilm-sst2", novels)
-                 for f in (0.001, 0.005, 0.02)],
-        "pick": [key(m, 0.33, pick=k, seed=s) for m in ("minilm-mrpc", "minilm-sst2")
-                 for k in ("curated", "random") for s in (0, 1, 2)],
+        # the largest train split: 67, 336 and 1346 sequences
+        "data": [key("minilm-sst2", 0.33, fraction=f) for f in (0.001, 0.005, 0.02)],
+        "pick": [key("minilm-sst2", 0.33, pick=k, seed=s) for k in ("curated", "random")
+                 for s in (0, 1, 2)],
     }
 
 
