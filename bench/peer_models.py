@@ -152,7 +152,8 @@ def make_bert(shape):
     torch.manual_seed(SEED)
     config = BertConfig(vocab_size=30522, hidden_size=s["hidden"], num_hidden_layers=s["layers"],
                         num_attention_heads=s["heads"], intermediate_size=s["ffn"],
-                        max_position_embeddings=512, attn_implementation="eager")
+                        max_position_embeddings=512, attn_implementation="eager",
+                        position_embedding_type="absolute")  # CTranslate2 asks for it
     return BertModel(config, add_pooling_layer=False).eval()
 
 
@@ -176,17 +177,18 @@ def export_onnx(model, path):
 
 def quantize_onnx(folder, shape):
     """Dynamic int8, of the graph as exported and of the graph with fused attention."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers.optimizer import optimize_model
     s = BERT[shape]
     fused = optimize_model(str(folder / "f32.onnx"), model_type="bert", num_heads=s["heads"],
                            hidden_size=s["hidden"], opt_level=0)
     fused.save_model_to_file(str(folder / "fused.onnx"))
-    for name in ("f32", "fused"):
-        out = folder / f"int8-{name}.onnx"
-        quantize_dynamic(str(folder / f"{name}.onnx"), str(out), weight_type=QuantType.QInt8)
-        quantize_dynamic(str(folder / f"{name}.onnx"), str(folder / f"uint8-{name}.onnx"),
-                         weight_type=QuantType.QUInt8)
+    for graph in ("f32", "fused"):
+        for prefix, kind in (("int8", QuantType.QInt8), ("uint8", QuantType.QUInt8)):
+            quantize_dynamic(str(folder / f"{graph}.onnx"), str(folder / f"{prefix}-{graph}.onnx"),
+                             weight_type=kind,
+                             extra_options={"DefaultTensorType": TensorProto.FLOAT})
 
 
 def quantize_openvino(folder, shape):
