@@ -51,7 +51,7 @@ ENCODERS = {  # shape, batch, length, floor
 VARIANTS = {
     "onnxruntime": ("int8-f32", "uint8-f32", "int8-fused", "uint8-fused"),
     "openvino": ("openvino-int8", "openvino-weights"),
-    "ctranslate2": ("int8", "int8_bfloat16"),
+    "ctranslate2": ("int8",),
 }
 SHARE_FLOORS = {8: 0.90, 7: 0.90, 6: 0.90, 5: 0.90, 4: 0.90, 3: 0.85, 2: 0.80, 16: 0.85}
 
@@ -227,7 +227,7 @@ class Encoder:
         return json.loads(answer)["seconds"]
 
     def close(self):
-        self.process.stdin.close()
+        self.process.kill()
         self.process.wait()
 
 
@@ -243,7 +243,7 @@ def best_encoders(w, shape, batch, length, threads, sweep):
                 try:
                     rates.append((e.seconds(batch, length, 0.5), variant))
                     say(f"sweep {name}: {variant}: {1e3 * rates[-1][0]:.2f} ms")
-                except RuntimeError as why:
+                except (RuntimeError, OSError) as why:
                     say(f"sweep {name}: {why}")
                 e.close()
             sweep[name] = min(rates)[1] if rates else ""
