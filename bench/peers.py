@@ -416,7 +416,7 @@ def watch(processes):
 
 def start_bench(artifact, threads, generate):
     return subprocess.Popen([SFQ, "bench", artifact, "--threads", str(threads), "--prompt-tokens",
-                             "1", "--generate-tokens", str(generate), "--rounds", "5", "--json",
+                             "1", "--generate-tokens", str(generate), "--rounds", "3", "--json",
                              "-q"], stdout=subprocess.PIPE)
 
 
@@ -438,9 +438,9 @@ def four_rows(run):
     weights = (artifact / "model.safetensors").stat().st_size
     extra, one_rates, four_rates = [], [], []
     for _ in range(min(run.pairs, 3)):
-        one, rate = together(artifact, 1, run.threads, 64)
+        one, rate = together(artifact, 1, run.threads, 32)
         one_rates.append(rate)
-        four, rate = together(artifact, 4, 1, 32)
+        four, rate = together(artifact, 4, 1, 16)
         four_rates.append(rate)
         extra.append((four - one) / weights)
     yield {"metric": "4 processes: memory beyond the first, share of the weights", "unit": "",
