@@ -5,6 +5,7 @@
 #include "unit/unit.h"
 
 #include "data/task.h"
+#include "runtime/engine.h"
 
 #include <sfq/sfq.h>
 
@@ -108,6 +109,24 @@ static sfq_status do_open(double *result, sfq_error *err)
     return status;
 }
 
+/* Random weights in memory, packed and dense. */
+static sfq_status do_shape(double *result, sfq_error *err)
+{
+    sfq_status status = SFQ_OK;
+    sfq_model_options o;
+    sfq_model_options_default(&o);
+    o.threads = 1;
+    for (int bits = 4; bits <= 16 && status == SFQ_OK; bits += 12) {
+        sfq_bench_shape shape = {
+            .shape = "models/sst2-tiny/config.json", .bits = bits, .prune = 0.3};
+        sfq_engine *engine = NULL;
+        status = sfq_engine_open_shape(&engine, &shape, &o, err);
+        *result += engine != NULL ? (double)engine->net->weight_bytes : 0;
+        sfq_engine_close(&engine);
+    }
+    return status;
+}
+
 /* ---- faults
  * ----------------------------------------------------------------------------------- */
 
@@ -176,11 +195,17 @@ static void test_open(void **state)
     torture(do_open);
 }
 
+static void test_shape(void **state)
+{
+    (void)state;
+    torture(do_shape);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generate), cmocka_unit_test(test_text), cmocka_unit_test(test_task),
-        cmocka_unit_test(test_csv),      cmocka_unit_test(test_open),
+        cmocka_unit_test(test_csv),      cmocka_unit_test(test_open), cmocka_unit_test(test_shape),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
