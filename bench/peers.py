@@ -53,6 +53,7 @@ VARIANTS = {
     "openvino": ("openvino-int8", "openvino-weights"),
     "ctranslate2": ("int8",),
 }
+EXTRA = ("decode-q2_k", "prefill-f16")  # no floor is set for them: only where they are named
 SHARE_FLOORS = {8: 0.90, 7: 0.90, 6: 0.90, 5: 0.90, 4: 0.90, 3: 0.85, 2: 0.80, 16: 0.85}
 
 FIELDS = ("row metric unit ours ours_min ours_max peer peer_name peer_flags peer_min peer_max "
@@ -181,19 +182,20 @@ def llama_bench(w, quant, flags, prompt, generate):
 
 
 def sweep_llama(w, quant, threads, metric, sweep):
-    """The best of repack, flash attention and 1..n threads, on a short run of the metric."""
+    """The best of 1..n threads, flash attention and repacking, one after the other, on a short run
+    of the metric."""
     name = f"{quant} {metric} {threads}"
+    size = (128, 0) if metric == "prefill" else (0, 12)
     if name not in sweep:
-        best = (0, "")
-        for t in sorted({1, threads}, reverse=True):
-            for fa in ("on", "off"):
-                for repack in (1, 0):
-                    flags = f"-t {t} -fa {fa} --repack {repack}"
-                    size = (128, 0) if metric == "prefill" else (0, 12)
-                    rate = llama_bench(w, quant, flags, *size)
-                    say(f"sweep {quant} {metric}: {flags}: {rate:.1f}")
-                    best = max(best, (rate, flags))
-        sweep[name] = best[1]
+        best, fastest = {"-t": threads, "-fa": "on", "--repack": 1}, 0
+        for flag, value in (("-t", threads), ("-t", 1), ("-fa", "off"), ("--repack", 0)):
+            tried = {**best, flag: value}
+            flags = " ".join(f"{k} {v}" for k, v in tried.items())
+            rate = llama_bench(w, quant, flags, *size)
+            say(f"sweep {quant} {metric}: {flags}: {rate:.1f}")
+            if rate > fastest:
+                best, fastest = tried, rate
+        sweep[name] = " ".join(f"{k} {v}" for k, v in best.items())
     return sweep[name]
 
 
@@ -291,22 +293,26 @@ def median_figures(models):
 
 
 def llm_row(run, quant, metric):
-    """Decode of 64 tokens behind a prompt of one, or a prompt of 512, llama-1b."""
+    """Decode of 32 tokens behind a prompt of one, or a prompt of 512, llama-1b."""
     bits, embedding, decode_floor, prefill_floor = LLM[quant]
-    prompt, generate = (512, 1) if metric == "prefill" else (1, 64)
+    prompt, generate = (512, 1) if metric == "prefill" else (1, 32)
     flags = sweep_llama(run.w, quant, run.threads, metric, run.sweep)
     run.save()
-    size = (512, 0) if metric == "prefill" else (0, 64)
+    size = (512, 0) if metric == "prefill" else (0, 32)
     mine, theirs, models = [], [], []
     for _ in range(run.pairs):
         value = ours("llama-1b", bits, run.threads, prompt, generate, embedding)
         models.append(value["models"][0])
         mine.append(models[-1][f"{metric}_tokens_per_second"])
         theirs.append(llama_bench(run.w, quant, flags, *size))
+    shares = median_figures(models)
+    other = {"decode": ("multiply_share", "products_per_mac"), "prefill": ("bandwidth_share",)}
+    for key in other[metric]:  # of the other phase
+        del shares[key]
     return {"metric": f"{metric}, {bits} bits", "unit": "tokens/s", **paired(mine, theirs),
-            **median_figures(models), "peer_name": f"llama.cpp {quant.upper()}",
+            **shares, "peer_name": f"llama.cpp {quant.upper()}",
             "peer_flags": flags, "floor": decode_floor if metric == "decode" else prefill_floor,
-            "peer_bytes_per_token": gguf_bytes_per_token(run.w, quant, 32),
+            "peer_bytes_per_token": gguf_bytes_per_token(run.w, quant, prompt + generate // 2),
             "isa": value["isa"]}
 
 
@@ -339,12 +345,13 @@ def encoder_row(run, name):
 def share_rows(run, shape):
     """Ours alone: the share of the probed bandwidth in decode, at every number of bits."""
     bits = [8, 7, 6, 5, 4, 3, 2]
-    value = ours(shape, bits[0], run.threads, 1, 32, rounds=run.pairs,
+    value = ours(shape, bits[0], run.threads, 1, 16, rounds=run.pairs,
                  more=["--against-bits", ",".join(map(str, bits[1:]))])
     for b, model in zip(bits, value["models"]):
         yield {"metric": f"decode, {b} bits, share of bandwidth", "unit": "tokens/s",
-               "ours": model["decode_tokens_per_second"], "pairs": run.pairs, **figures(model),
-               "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b],
+               "ours": model["decode_tokens_per_second"], "pairs": run.pairs,
+               "ours_bytes_per_token": round(model["bytes_per_token"]),
+               "bandwidth_share": model["read_bandwidth_share"], "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b],
                "peer_name": "probe", "isa": value["isa"]}
 
 
@@ -377,6 +384,15 @@ def timed(*args):
     return time.perf_counter() - begin
 
 
+def tried(base, flags):
+    """Seconds and flags; those that end the program badly take forever."""
+    try:
+        return timed(*base, *flags.split()), flags
+    except RuntimeError as why:
+        say("sweep:", str(why).splitlines()[0])
+        return float("inf"), flags
+
+
 def load_row(run):
     """From starting the program to its first token behind a prompt of 16, files in the cache."""
     w, artifact = run.w, run.w.models / "llama-1b-sfq"
@@ -386,7 +402,7 @@ def load_row(run):
     name = f"load {run.threads}"
     if name not in run.sweep:
         tries = [f"--repack {r} -fa on -lm {m}" for r in (0, 1) for m in ("mmap", "none")]
-        run.sweep[name] = min((timed(*base, *flags.split()), flags) for flags in tries)[1]
+        run.sweep[name] = min(tried(base, flags) for flags in tries)[1]
         run.save()
     mine, theirs = [], []
     for _ in range(run.pairs):
@@ -498,7 +514,7 @@ def measure(run, action):
 
 def run_rows(w, args):
     rows, run = all_rows(), Run(w, args)
-    names = args.rows.split(",") if args.rows else list(rows)
+    names = args.rows.split(",") if args.rows else [n for n in rows if n not in EXTRA]
     unknown = [n for n in names if n not in rows]
     if unknown:
         sys.exit(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")
@@ -567,7 +583,7 @@ def main():
     p.add_argument("--keep-drift", action="store_true")
     args = p.parse_args()
     if args.command == "rows":
-        print("\n".join(all_rows()))
+        print("\n".join(n + ("  (only where named)" if n in EXTRA else "") for n in all_rows()))
     elif args.command == "table":
         table(args.csv)
     elif args.work is None:
