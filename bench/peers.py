@@ -191,7 +191,11 @@ def sweep_llama(w, quant, threads, metric, sweep):
         for flag, value in (("-t", threads), ("-t", 1), ("-fa", "off"), ("--repack", 0)):
             tried = {**best, flag: value}
             flags = " ".join(f"{k} {v}" for k, v in tried.items())
-            rate = llama_bench(w, quant, flags, *size)
+            try:
+                rate = llama_bench(w, quant, flags, *size)
+            except RuntimeError as why:
+                say(f"sweep {quant} {metric}: {flags}:", str(why).splitlines()[0][-10:])
+                continue
             say(f"sweep {quant} {metric}: {flags}: {rate:.1f}")
             if rate > fastest:
                 best, fastest = tried, rate
@@ -351,8 +355,8 @@ def share_rows(run, shape):
         yield {"metric": f"decode, {b} bits, share of bandwidth", "unit": "tokens/s",
                "ours": model["decode_tokens_per_second"], "pairs": run.pairs,
                "ours_bytes_per_token": round(model["bytes_per_token"]),
-               "bandwidth_share": model["read_bandwidth_share"], "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b],
-               "peer_name": "probe", "isa": value["isa"]}
+               "bandwidth_share": model["read_bandwidth_share"],
+               "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b], "peer_name": "probe", "isa": value["isa"]}
 
 
 def pruned_row(run):
