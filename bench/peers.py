@@ -118,6 +118,12 @@ def build_llama(w, jobs):
     with tarfile.open(archive) as tar:
         tar.extractall(w.dir / "src", filter="data")
     (source,) = (w.dir / "src").glob("*/vendor/llama.cpp")
+    # GCC 12's _tile_loadconfig does not say that it reads the whole struct: the stores into it are
+    # dropped and AMX crashes. (Newer compilers do not need this.)
+    amx = source / "ggml/src/ggml-cpu/amx/mmq.cpp"
+    barrier = '__asm__ volatile("" : : "r"(&tc) : "memory");'
+    amx.write_text(amx.read_text().replace("_tile_loadconfig(&tc);",
+                                           barrier + " _tile_loadconfig(&tc);"))
     call("cmake", "-S", source, "-B", w.dir / "llama", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
          "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
          "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DBUILD_SHARED_LIBS=OFF",
@@ -356,7 +362,8 @@ def share_rows(run, shape):
                "ours": model["decode_tokens_per_second"], "pairs": run.pairs,
                "ours_bytes_per_token": round(model["bytes_per_token"]),
                "bandwidth_share": model["read_bandwidth_share"],
-               "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b], "peer_name": "probe", "isa": value["isa"]}
+               "ratio": model["read_bandwidth_share"], "floor": SHARE_FLOORS[b],
+               "peer_name": "probe", "isa": value["isa"]}
 
 
 def pruned_row(run):

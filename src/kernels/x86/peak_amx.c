@@ -29,6 +29,9 @@ static void load_tiles(void)
     }
     for (size_t i = 0; i < sizeof ones; i++)
         ones[i] = i % 2 ? 0x3B : 1;
+    /* GCC 12's tile intrinsics do not say that they read memory: without this the stores above may
+     * be dropped. */
+    __asm__ volatile("" : : "r"(&config), "r"(ones) : "memory");
     _tile_loadconfig(&config);
     _tile_zero(0);
     _tile_zero(1);
