@@ -97,7 +97,7 @@ typedef struct sfq_gemm_args {
     void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned */
 } sfq_gemm_args;
 
-#define SFQ_QGEMM_SCRATCH ((size_t)640 * 1024)
+#define SFQ_QGEMM_SCRATCH ((size_t)1088 * 1024)
 /* Rows that a pass over the panels may take: a caller that cuts rows cuts there. A multiple of 16,
  * so that groups of packed rows stay whole. */
 enum { SFQ_QGEMM_ROWS = 512 };

@@ -2,11 +2,12 @@
  * levels with 512-bit registers. qgemm_avx512vnni.c and qgemm_amx.c include it and define
  * multiply_pair; all in here is static.
  *
- * Order of work: passes of up to PASS_ROWS rows, groups of up to GROUP_PANELS panels, segments,
- * pairs of panels. So one segment's activations (512 KB) stay in L2 while the group goes by, a
+ * Order of work: passes of up to PASS_ROWS rows, groups of panels, segments, pairs of panels. A
  * pair's bytes (32 KB) stay in L1 while the rows go by, and weights are read from memory once for
- * 512 rows. 8-bit blocks are used where they lie in the file; others are unpacked for each pass.
- * The float chains wait in scratch for their next segment. */
+ * 512 rows. Where all activations of a pass fit L2, a group is one pair; else it is GROUP_PANELS,
+ * and one segment's activations (512 KB) stay in L2 while the group goes by. 8-bit blocks are used
+ * where they lie in the file; others are unpacked for each pass. The float chains wait in scratch
+ * for their next segment. */
 #ifndef SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 #define SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 
@@ -19,10 +20,11 @@
 
 enum {
     PASS_ROWS = SFQ_QGEMM_ROWS,
-    GROUP_PANELS = 16,
+    GROUP_PANELS = 32,
     SEGMENT_BLOCKS = SFQ_SEGMENT_MAX / SFQ_BLOCK_K,
-    TILE_ROWS = 16, /* rows of a group of packed activations */
-    AHEAD = 2048    /* bytes to prefetch ahead of a stream */
+    TILE_ROWS = 16,          /* rows of a group of packed activations */
+    AHEAD = 2048,            /* bytes to prefetch ahead of a stream */
+    L2_ACTIVATIONS = 5 << 18 /* 1.25 of 2 MB */
 };
 
 typedef struct qgemm_scratch {
@@ -40,16 +42,14 @@ _Static_assert(PASS_ROWS % TILE_ROWS == 0, "passes of whole groups");
  * zeros, and where no bias is due -0 is added, which changes nothing. */
 typedef struct qgemm_chain {
     __m512 scale[2], bias[2];
-    __m512i shift;        /* bits - 1: the zero point is a power of two */
-    __mmask16 outputs[2]; /* none where the pair has but one panel */
-    const float *in;      /* [rows, in_step], 32 outputs */
-    float *out;           /* [rows, out_step] */
-    size_t in_step, out_step;
+    __m512i shift;         /* bits - 1: the zero point is a power of two */
+    const float *in;       /* [rows, in_step], 32 outputs */
+    float *out;            /* [rows, out_step] */
     const float *a_scales; /* [rows, segments] */
     const int32_t *a_sums;
-    size_t segments;
     int32_t *raw; /* [rows, raw_step] or NULL */
-    size_t raw_step;
+    size_t in_step, out_step, segments, raw_step;
+    __mmask16 outputs[2]; /* none where the pair has but one panel */
 } qgemm_chain;
 
 static const float chain_start[2 * SFQ_PANEL_N];
@@ -59,6 +59,9 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
 {
     const bool last = segment + 1 == g->segments;
     const size_t per_panel = SFQ_PANEL_N / g->share, n = panel * SFQ_PANEL_N;
+    const int share_bits = __builtin_ctzl(g->share); /* 1, 2, 4, 8 or 16 */
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i spread = _mm512_srlv_epi32(lanes, _mm512_set1_epi32(share_bits));
     *c = (qgemm_chain){.in = sum, .out = sum, .segments = g->segments};
     c->in_step = c->out_step = (size_t)2 * SFQ_PANEL_N;
     c->shift = _mm512_set1_epi32(g->bits - 1);
@@ -66,10 +69,9 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
     c->a_sums = g->a_sums + m0 * g->segments + segment;
     for (size_t j = 0; j < 2; j++) {
         const size_t left = j < count ? g->n - n - j * SFQ_PANEL_N : 0;
-        float spread[SFQ_PANEL_N] = {0};
-        for (size_t i = 0; left > 0 && i < SFQ_PANEL_N; i++)
-            spread[i] = g->scales[((panel + j) * g->segments + segment) * per_panel + i / g->share];
-        c->scale[j] = _mm512_loadu_ps(spread);
+        const __mmask16 stored = left > 0 ? (__mmask16)((1u << per_panel) - 1) : 0;
+        const float *scales = g->scales + ((panel + j) * g->segments + segment) * per_panel;
+        c->scale[j] = _mm512_permutexvar_ps(spread, _mm512_maskz_loadu_ps(stored, scales));
         c->outputs[j] = left < SFQ_PANEL_N ? (__mmask16)((1u << left) - 1) : 0xffff;
         c->bias[j] = _mm512_set1_ps(-0.0f);
         if (last && g->bias)
@@ -89,27 +91,37 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
     }
 }
 
-/* Row i of panel j: subtract the zero point, then the step. */
-SFQ_INLINE void chain_panel(const qgemm_chain *c, size_t i, size_t j, __m512i acc, __m512i zero,
-                            __m512 scale_a)
+SFQ_INLINE __m512i chain_zero(const qgemm_chain *c, size_t i)
 {
-    acc = _mm512_sub_epi32(acc, zero);
-    if (c->raw)
-        _mm512_mask_storeu_epi32(c->raw + i * c->raw_step + j * SFQ_PANEL_N, c->outputs[j], acc);
-    __m512 y = _mm512_loadu_ps(c->in + i * c->in_step + j * SFQ_PANEL_N);
-    y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(c->scale[j], scale_a), y);
-    y = _mm512_add_ps(y, c->bias[j]);
-    _mm512_mask_storeu_ps(c->out + i * c->out_step + j * SFQ_PANEL_N, c->outputs[j], y);
+    return _mm512_sllv_epi32(_mm512_set1_epi32(c->a_sums[i * c->segments]), c->shift);
 }
 
+/* Row i: the sums of `count` panels less the zero point, one step, out. */
 SFQ_INLINE void chain_row(const qgemm_chain *c, size_t i, const __m512i *acc, const size_t count)
 {
-    const size_t at = i * c->segments;
-    const __m512i zero = _mm512_sllv_epi32(_mm512_set1_epi32(c->a_sums[at]), c->shift);
-    const __m512 scale_a = _mm512_set1_ps(c->a_scales[at]);
+    const __m512i zero = chain_zero(c, i);
+    const __m512 scale_a = _mm512_set1_ps(c->a_scales[i * c->segments]);
+    const float *in = c->in + i * c->in_step;
+    float *out = c->out + i * c->out_step;
+    __m512 y[2];
+    SFQ_UNROLL
+    for (size_t j = 0; j < count; j++) {
+        const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[j], zero));
+        y[j] = _mm512_loadu_ps(in + j * SFQ_PANEL_N);
+        y[j] = _mm512_fmadd_ps(sum, _mm512_mul_ps(c->scale[j], scale_a), y[j]);
+        y[j] = _mm512_add_ps(y[j], c->bias[j]);
+    }
     SFQ_UNROLL
     for (size_t j = 0; j < count; j++)
-        chain_panel(c, i, j, acc[j], zero, scale_a);
+        _mm512_mask_storeu_ps(out + j * SFQ_PANEL_N, c->outputs[j], y[j]);
+}
+
+/* The exact sums of row i for the checks. */
+static void chain_raw(const qgemm_chain *c, size_t i, const __m512i *acc, size_t count)
+{
+    for (size_t j = 0; j < count; j++)
+        _mm512_mask_storeu_epi32(c->raw + i * c->raw_step + j * SFQ_PANEL_N, c->outputs[j],
+                                 _mm512_sub_epi32(acc[j], chain_zero(c, i)));
 }
 
 /* The bytes of row m from a block on: lo plane at `at`, hi plane `plane` behind it, next block
@@ -219,8 +231,9 @@ static void qgemm_passes(const sfq_qgemm_args *g, size_t begin, size_t end, void
     assert(((uintptr_t)g->scratch & 63) == 0 && g->segment_k <= SFQ_SEGMENT_MAX);
     for (q.m0 = 0; q.m0 < g->m; q.m0 += PASS_ROWS) {
         q.rows = sfq_min_size(PASS_ROWS, g->m - q.m0);
+        const bool fits = q.rows * g->a_planes * g->k_padded <= L2_ACTIVATIONS;
         for (q.begin = begin; q.begin < end; q.begin = q.end) {
-            q.end = sfq_min_size(end, q.begin + GROUP_PANELS);
+            q.end = sfq_min_size(end, q.begin + (fits ? 2 : GROUP_PANELS));
             for (size_t s = 0; s < g->segments; s++) {
                 for (size_t p = q.begin; p < q.end; p += 2) {
                     pair_open(&pair, &q, p, s);

@@ -23,12 +23,12 @@ typedef struct tile_config {
 
 _Static_assert(sizeof(tile_config) == 64, "operand of ldtilecfg");
 
-/* Sums in memory whose chains are still due, and what is to be prefetched meanwhile. */
+/* Sums in memory (`tile`) whose chains are still due, and what is to be prefetched meanwhile. */
 typedef struct amx_state {
     size_t height; /* rows of activation tiles as configured */
+    int32_t (*tile)[TILE_ROWS][SFQ_PANEL_N];
     struct {
         qgemm_chain chain;
-        int32_t (*tile)[TILE_ROWS][SFQ_PANEL_N];
         size_t i, height;     /* first row, rows of a tile (0: nothing due) */
         size_t tiles, planes; /* tiles of activations: more rows, or planes */
     } due;
@@ -51,28 +51,57 @@ static void configure(amx_state *state, size_t height)
     state->height = height;
 }
 
+/* Row r of both panels' sums from two tiles on; two planes are joined. */
+SFQ_INLINE void sums_row(const amx_state *state, size_t tile, size_t r, __m512i acc[2])
+{
+    SFQ_UNROLL
+    for (size_t j = 0; j < 2; j++) {
+        acc[j] = _mm512_load_si512(state->tile[tile + j][r]);
+        if (state->due.planes == 2)
+            acc[j] = _mm512_add_epi32(
+                acc[j], _mm512_slli_epi32(_mm512_load_si512(state->tile[2 + j][r]), 8));
+    }
+}
+
 /* Row r of the sums that are due. Where the pair has one panel the second is rubbish that the chain
  * masks. */
 SFQ_INLINE void due_row(const amx_state *state, size_t r)
 {
-    __m512i first[2], second[2];
-    SFQ_UNROLL
-    for (size_t j = 0; j < 2; j++) {
-        first[j] = _mm512_load_si512(state->due.tile[j][r]);
-        second[j] = _mm512_load_si512(state->due.tile[2 + j][r]);
-        if (state->due.planes == 2)
-            first[j] = _mm512_add_epi32(first[j], _mm512_slli_epi32(second[j], 8));
-    }
-    chain_row(&state->due.chain, state->due.i + r, first, 2);
-    if (state->due.planes < state->due.tiles)
-        chain_row(&state->due.chain, state->due.i + TILE_ROWS + r, second, 2);
+    __m512i acc[2];
+    sums_row(state, 0, r, acc);
+    chain_row(&state->due.chain, state->due.i + r, acc, 2);
+    if (state->due.planes == state->due.tiles)
+        return;
+    sums_row(state, 2, r, acc);
+    chain_row(&state->due.chain, state->due.i + TILE_ROWS + r, acc, 2);
 }
 
-/* What is done beside the products of one block. */
-SFQ_INLINE void beside(amx_state *state, size_t b)
+static void due_raw(const amx_state *state)
+{
+    __m512i acc[2];
+    for (size_t r = 0; r < state->due.height; r++) {
+        sums_row(state, 0, r, acc);
+        chain_raw(&state->due.chain, state->due.i + r, acc, 2);
+        if (state->due.planes == state->due.tiles)
+            continue;
+        sums_row(state, 2, r, acc);
+        chain_raw(&state->due.chain, state->due.i + TILE_ROWS + r, acc, 2);
+    }
+}
+
+/* What is done beside the products of block b of rows i..: a row of the sums that are due, and
+ * prefetches to L2 of where these rows' outputs will go and of the pair that comes next. */
+SFQ_INLINE void beside(amx_state *state, const qgemm_chain *chain, size_t i, size_t b,
+                       const size_t tiles)
 {
     if (b < state->due.height)
         due_row(state, b);
+    SFQ_UNROLL
+    for (size_t t = 0; t < tiles; t++) {
+        const float *out = chain->out + (i + b + t * TILE_ROWS) * chain->out_step;
+        _mm_prefetch((const char *)out, _MM_HINT_T1);
+        _mm_prefetch((const char *)(out + SFQ_PANEL_N), _MM_HINT_T1);
+    }
     for (size_t n = 0; n < state->coming_step; n++) {
         _mm_prefetch((const char *)state->coming[0] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
         _mm_prefetch((const char *)state->coming[1] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
@@ -83,7 +112,7 @@ SFQ_INLINE void beside(amx_state *state, size_t b)
 
 /* mt tiles of activations (a0, a1) times np panels over all blocks of the pair. */
 SFQ_INLINE void multiply_tiles(amx_state *state, const qgemm_pair *pair, const int8_t *a0,
-                               const int8_t *a1, size_t a_block, int32_t *out, const int mt,
+                               const int8_t *a1, size_t a_block, size_t i, const int mt,
                                const int np)
 {
     const uint8_t *b0 = pair->w[0], *b1 = pair->w[np - 1];
@@ -105,15 +134,15 @@ SFQ_INLINE void multiply_tiles(amx_state *state, const qgemm_pair *pair, const i
             if (np == 2)
                 _tile_dpbsud(3, 5, 7);
         }
-        beside(state, b);
+        beside(state, &pair->chain, i, b, (size_t)mt);
     }
     for (size_t r = pair->blocks; r < state->due.height; r++)
         due_row(state, r);
     FENCE();
-    _tile_stored(0, out, SFQ_ROW_BYTES);
-    _tile_stored(1, out + TILE_ROWS * SFQ_PANEL_N, SFQ_ROW_BYTES);
-    _tile_stored(2, out + 2 * TILE_ROWS * SFQ_PANEL_N, SFQ_ROW_BYTES);
-    _tile_stored(3, out + 3 * TILE_ROWS * SFQ_PANEL_N, SFQ_ROW_BYTES);
+    _tile_stored(0, state->tile[0], SFQ_ROW_BYTES);
+    _tile_stored(1, state->tile[1], SFQ_ROW_BYTES);
+    _tile_stored(2, state->tile[2], SFQ_ROW_BYTES);
+    _tile_stored(3, state->tile[3], SFQ_ROW_BYTES);
     FENCE();
 }
 
@@ -126,22 +155,22 @@ static size_t multiply_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t 
     const size_t planes = q->g->a_planes, height = a.plane / SFQ_BLOCK_K;
     const bool two = planes == 2 || q->rows - i >= (size_t)2 * TILE_ROWS;
     const int8_t *second = planes == 2 ? a.at + a.plane : a.at + TILE_ROWS * q->g->k_padded;
-    int32_t(*tile)[TILE_ROWS][SFQ_PANEL_N] = q->t->tile;
     configure(state, height);
     if (two && pair->count == 2)
-        multiply_tiles(state, pair, a.at, second, a.block, tile[0][0], 2, 2);
+        multiply_tiles(state, pair, a.at, second, a.block, i, 2, 2);
     else if (two)
-        multiply_tiles(state, pair, a.at, second, a.block, tile[0][0], 2, 1);
+        multiply_tiles(state, pair, a.at, second, a.block, i, 2, 1);
     else if (pair->count == 2)
-        multiply_tiles(state, pair, a.at, a.at, a.block, tile[0][0], 1, 2);
+        multiply_tiles(state, pair, a.at, a.at, a.block, i, 1, 2);
     else
-        multiply_tiles(state, pair, a.at, a.at, a.block, tile[0][0], 1, 1);
-    state->due.tile = tile;
+        multiply_tiles(state, pair, a.at, a.at, a.block, i, 1, 1);
     state->due.i = i;
     state->due.height = height;
     state->due.tiles = two ? 2 : 1;
     state->due.planes = planes;
     state->due.chain = pair->chain;
+    if (pair->chain.raw)
+        due_raw(state);
     return planes == 1 && two ? (size_t)2 * TILE_ROWS : height;
 }
 
@@ -164,7 +193,7 @@ void sfq_qgemm_amx(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end
         sfq_qgemm_avx512vnni(a, panel_begin, panel_end);
         return;
     }
-    amx_state state = {.height = 0};
+    amx_state state = {.tile = ((qgemm_scratch *)a->scratch)->tile};
     qgemm_passes(a, panel_begin, panel_end, &state);
     for (size_t r = 0; r < state.due.height; r++)
         due_row(&state, r);

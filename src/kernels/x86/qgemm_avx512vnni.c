@@ -3,11 +3,15 @@
  * is one operand as it lies in memory, and a lane is one output. Exact: four products are at most
  * 4 * 255 * 128 in size. Wider activations are a = 256 hi + lo, two products each.
  *
- * One row: blocks are unpacked in registers and multiplied at once, straight from the stream.
+ * One row: blocks are unpacked in registers and multiplied at once, straight from the stream; four
+ * streams keep more of the memory's banks and of the prefetchers busy than one.
  * Several: 8 rows (4 of two planes) x 2 panels in 16 registers. */
 #include "kernels/x86/qgemm512_template.h"
 
-enum { TILE_M = 8 };
+enum {
+    TILE_M = 8,
+    STREAMS = 4 /* places from which one row reads at a time */
+};
 
 /* Four activations in every lane. */
 SFQ_INLINE __m512i quad(const int8_t *a)
@@ -65,6 +69,8 @@ SFQ_INLINE size_t tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, co
         for (size_t j = 0; j < np; j++)
             acc[j] = planes == 2 ? join_planes(sum[0][j][m], sum[1][j][m]) : sum[0][j][m];
         chain_row(&pair->chain, i + m, acc, np);
+        if (pair->chain.raw)
+            chain_raw(&pair->chain, i + m, acc, np);
     }
     return mr;
 }
@@ -114,25 +120,31 @@ SFQ_INLINE void dot_rows(__m512i sum[4], const __m512i *rows, const int8_t *a, s
     }
 }
 
-#define DOT_GROUPS(bits)                                                                    \
-    for (size_t b = 0; b < blocks; b++, a.at += a.block) {                                  \
-        for (size_t i = 0; i < SFQ_BLOCK_ROWS; i += SFQ_ROWS_##bits) {                      \
-            __m512i rows[SFQ_ROWS_##bits];                                                  \
-            for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
-                _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
-            sfq_avx512_unpack##bits(rows, codes);                                           \
-            dot_rows(sum, rows, a.at + 4 * i, a.plane, SFQ_ROWS_##bits, planes);            \
-            codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
-        }                                                                                   \
-    }                                                                                       \
+#define DOT_GROUPS(bits)                                                                        \
+    for (size_t b = 0; b < blocks; b++, a.at += a.block) {                                      \
+        for (size_t i = 0; i < SFQ_BLOCK_ROWS; i += SFQ_ROWS_##bits) {                          \
+            SFQ_UNROLL                                                                          \
+            for (size_t j = 0; j < streams; j++) {                                              \
+                const uint8_t *group = codes + j * stride;                                      \
+                __m512i rows[SFQ_ROWS_##bits];                                                  \
+                for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
+                    _mm_prefetch((const char *)group + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
+                sfq_avx512_unpack##bits(rows, group);                                           \
+                dot_rows(sum[j], rows, a.at + 4 * i, a.plane, SFQ_ROWS_##bits, planes);         \
+            }                                                                                   \
+            codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                 \
+        }                                                                                       \
+    }                                                                                           \
     break
 
-/* Sums of 16 outputs over `blocks` packed blocks. */
-SFQ_INLINE __m512i dot_blocks(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks,
-                              const size_t planes)
+/* acc[j]: sums of 16 outputs over `blocks` packed blocks of stream j, `stride` bytes apart. */
+SFQ_INLINE void dot_blocks(__m512i acc[STREAMS], const uint8_t *codes, size_t stride, int bits,
+                           qgemm_lines a, size_t blocks, const size_t streams, const size_t planes)
 {
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i sum[4] = {zero, zero, zero, zero};
+    __m512i sum[STREAMS][4];
+    SFQ_UNROLL
+    for (size_t j = 0; j < streams; j++)
+        sum[j][0] = sum[j][1] = sum[j][2] = sum[j][3] = _mm512_setzero_si512();
     switch (bits) {
     case 2:
         DOT_GROUPS(2);
@@ -149,39 +161,58 @@ SFQ_INLINE __m512i dot_blocks(const uint8_t *codes, int bits, qgemm_lines a, siz
     default:
         DOT_GROUPS(8);
     }
-    const __m512i lo = _mm512_add_epi32(sum[0], sum[1]), hi = _mm512_add_epi32(sum[2], sum[3]);
-    return planes == 2 ? join_planes(lo, hi) : _mm512_add_epi32(lo, hi);
+    SFQ_UNROLL
+    for (size_t j = 0; j < streams; j++) {
+        const __m512i lo = _mm512_add_epi32(sum[j][0], sum[j][1]);
+        const __m512i hi = _mm512_add_epi32(sum[j][2], sum[j][3]);
+        acc[j] = planes == 2 ? join_planes(lo, hi) : _mm512_add_epi32(lo, hi);
+    }
 }
 
-static __m512i dot_bytes(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks)
+/* Row m times panels p, p + step, ..: `streams` of them. */
+SFQ_INLINE void multiply_panels(const sfq_qgemm_args *g, size_t m, size_t p, size_t step,
+                                const size_t streams)
 {
-    return dot_blocks(codes, bits, a, blocks, 1);
-}
-
-static __m512i dot_planes(const uint8_t *codes, int bits, qgemm_lines a, size_t blocks)
-{
-    return dot_blocks(codes, bits, a, blocks, 2);
-}
-
-/* Row m times panels [begin, end), each one linear stream. */
-static void multiply_row(const sfq_qgemm_args *g, size_t m, size_t begin, size_t end)
-{
-    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
-    qgemm_scratch *t = g->scratch;
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K, stride = step * g->panel_bytes;
+    float(*sum)[2 * SFQ_PANEL_N] = ((qgemm_scratch *)g->scratch)->sum[0];
     qgemm_chain chain;
-    for (size_t p = begin; p < end; p++) {
-        const uint8_t *panel = g->codes + p * g->panel_bytes;
-        for (size_t s = 0; s < g->segments; s++) {
-            const size_t first = s * segment_blocks;
-            const size_t blocks = sfq_min_size(segment_blocks, g->k_blocks - first);
-            const uint8_t *codes = panel + first * sfq_block_bytes(g->bits);
-            const qgemm_lines a = lines_of(g, m, first);
-            const __m512i acc = g->a_planes == 2 ? dot_planes(codes, g->bits, a, blocks)
-                                                 : dot_bytes(codes, g->bits, a, blocks);
-            chain_open(&chain, g, p, 1, s, m, t->sum[0][0]);
-            chain_row(&chain, 0, &acc, 1);
+    for (size_t s = 0; s < g->segments; s++) {
+        const size_t first = s * segment_blocks;
+        const size_t blocks = sfq_min_size(segment_blocks, g->k_blocks - first);
+        const uint8_t *codes = g->codes + p * g->panel_bytes + first * sfq_block_bytes(g->bits);
+        const qgemm_lines a = lines_of(g, m, first);
+        __m512i acc[STREAMS];
+        if (g->a_planes == 2)
+            dot_blocks(acc, codes, stride, g->bits, a, blocks, streams, 2);
+        else
+            dot_blocks(acc, codes, stride, g->bits, a, blocks, streams, 1);
+        for (size_t j = 0; j < streams; j++) {
+            chain_open(&chain, g, p + j * step, 1, s, m, sum[j]);
+            chain_row(&chain, 0, acc + j, 1);
+            if (chain.raw)
+                chain_raw(&chain, 0, acc + j, 1);
         }
     }
+}
+
+static void four_streams(const sfq_qgemm_args *g, size_t m, size_t p, size_t step)
+{
+    multiply_panels(g, m, p, step, STREAMS);
+}
+
+static void one_stream(const sfq_qgemm_args *g, size_t m, size_t p)
+{
+    multiply_panels(g, m, p, 0, 1);
+}
+
+/* Row m times panels [begin, end): a quarter of them to each stream. */
+static void multiply_row(const sfq_qgemm_args *g, size_t m, size_t begin, size_t end)
+{
+    const size_t step = (end - begin) / STREAMS;
+    for (size_t p = begin; p < begin + step; p++)
+        four_streams(g, m, p, step);
+    for (size_t p = begin + STREAMS * step; p < end; p++)
+        one_stream(g, m, p);
 }
 
 void sfq_qgemm_avx512vnni(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)

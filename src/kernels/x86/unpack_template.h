@@ -11,7 +11,8 @@
 #ifndef SFQ_KERNELS_X86_UNPACK_TEMPLATE_H
 #define SFQ_KERNELS_X86_UNPACK_TEMPLATE_H
 
-/* Rows of a group as unpacked and as stored. */
+/* Rows of a group as unpacked and as stored. 8 bits have no groups: some rows, so that prefetches
+ * are spread. */
 enum {
     SFQ_ROWS_2 = 16,
     SFQ_STORED_2 = 4,
@@ -25,8 +26,8 @@ enum {
     SFQ_STORED_6 = 3,
     SFQ_ROWS_7 = 8,
     SFQ_STORED_7 = 7,
-    SFQ_ROWS_8 = 16,
-    SFQ_STORED_8 = 16
+    SFQ_ROWS_8 = 4,
+    SFQ_STORED_8 = 4
 };
 
 SFQ_INLINE void UNPACK(unpack8)(UNPACK_VECTOR *out, const uint8_t *src)
