@@ -129,6 +129,11 @@ static void against_ref(const sfq_kernels *k, const qgemm_case *c)
     raw_only.y = NULL;
     k->qgemm(&raw_only, 0, c->panels);
     compare(&raw_only, &want, "raw without y");
+    sfq_qgemm_args y_only = c->a;
+    outputs(&y_only);
+    y_only.raw = NULL;
+    k->qgemm(&y_only, 0, c->panels);
+    compare(&y_only, &want, "y without raw");
 }
 
 static void invariance(const sfq_kernels *k, const qgemm_case *c)
@@ -226,6 +231,14 @@ void check_qgemm(const sfq_kernels *k)
     qgemm_case many = make_case(600, 20, 200, 128, 6, DATA_RANDOM);
     against_ref(k, &many);
     invariance(k, &many);
+    check_reset();
+    qgemm_case halves = make_case(300, 20, 4000, 1024, 5, DATA_RANDOM); /* too long for one pass */
+    against_ref(k, &halves);
+    check_reset();
+    qgemm_case groups = make_case(33, 530, 20000, 1024, 3, DATA_RANDOM); /* more than L2 holds */
+    groups.act_bits = 12;
+    random_activations(&groups, DATA_RANDOM);
+    against_ref(k, &groups);
 }
 
 typedef struct qgemm_bench {

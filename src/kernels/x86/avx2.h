@@ -1,6 +1,6 @@
 /* kernels/x86/avx2.h - small helpers of the AVX2 kernels: tails by masked vectors, so that an
- * element goes through the same operations wherever it lies, and sums in one fixed order. Only
- * files with the suffix _avx2.c include it. */
+ * element goes through the same operations wherever it lies, and sums in one fixed order. For
+ * files with AVX2 or higher suffixes. */
 #ifndef SFQ_KERNELS_X86_AVX2_H
 #define SFQ_KERNELS_X86_AVX2_H
 

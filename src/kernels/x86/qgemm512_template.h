@@ -4,10 +4,10 @@
  *
  * Order of work: passes of up to PASS_ROWS rows, groups of panels, segments, pairs of panels. A
  * pair's bytes (32 KB) stay in L1 while the rows go by, and weights are read from memory once for
- * 512 rows. Where all activations of a pass fit L2, a group is one pair; else it is GROUP_PANELS,
- * and one segment's activations (512 KB) stay in L2 while the group goes by. 8-bit blocks are used
- * where they lie in the file; others are unpacked for each pass. The float chains wait in scratch
- * for their next segment. */
+ * 512 rows. Where all activations of a pass, of half the rows at need, fit L2, a group is one pair;
+ * else it is GROUP_PANELS, and one segment's activations (512 KB) stay in L2 while the group goes
+ * by. 8-bit blocks are used where they lie in the file; others are unpacked for each pass. The
+ * float chains wait in scratch for their next segment. */
 #ifndef SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 #define SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 
@@ -229,9 +229,13 @@ static void qgemm_passes(const sfq_qgemm_args *g, size_t begin, size_t end, void
     qgemm_pass q = {.g = g, .t = g->scratch, .state = state};
     qgemm_pair pair;
     assert(((uintptr_t)g->scratch & 63) == 0 && g->segment_k <= SFQ_SEGMENT_MAX);
-    for (q.m0 = 0; q.m0 < g->m; q.m0 += PASS_ROWS) {
-        q.rows = sfq_min_size(PASS_ROWS, g->m - q.m0);
-        const bool fits = q.rows * g->a_planes * g->k_padded <= L2_ACTIVATIONS;
+    const size_t row_bytes = g->a_planes * g->k_padded;
+    size_t most = PASS_ROWS;
+    if (most * row_bytes > L2_ACTIVATIONS && most / 2 * row_bytes <= L2_ACTIVATIONS)
+        most /= 2;
+    for (q.m0 = 0; q.m0 < g->m; q.m0 += most) {
+        q.rows = sfq_min_size(most, g->m - q.m0);
+        const bool fits = q.rows * row_bytes <= L2_ACTIVATIONS;
         for (q.begin = begin; q.begin < end; q.begin = q.end) {
             q.end = sfq_min_size(end, q.begin + (fits ? 2 : GROUP_PANELS));
             for (size_t s = 0; s < g->segments; s++) {
