@@ -54,6 +54,11 @@ typedef struct qgemm_chain {
 
 static const float chain_start[2 * SFQ_PANEL_N];
 
+static __mmask16 first_lanes(size_t n)
+{
+    return (__mmask16)(n < SFQ_PANEL_N ? (1u << n) - 1 : 0xffffu);
+}
+
 static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, size_t count,
                        size_t segment, size_t m0, float *sum)
 {
@@ -69,10 +74,10 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
     c->a_sums = g->a_sums + m0 * g->segments + segment;
     for (size_t j = 0; j < 2; j++) {
         const size_t left = j < count ? g->n - n - j * SFQ_PANEL_N : 0;
-        const __mmask16 stored = left > 0 ? (__mmask16)((1u << per_panel) - 1) : 0;
+        const __mmask16 stored = first_lanes(left > 0 ? per_panel : 0);
         const float *scales = g->scales + ((panel + j) * g->segments + segment) * per_panel;
         c->scale[j] = _mm512_permutexvar_ps(spread, _mm512_maskz_loadu_ps(stored, scales));
-        c->outputs[j] = left < SFQ_PANEL_N ? (__mmask16)((1u << left) - 1) : 0xffff;
+        c->outputs[j] = first_lanes(left);
         c->bias[j] = _mm512_set1_ps(-0.0f);
         if (last && g->bias)
             c->bias[j] = _mm512_maskz_loadu_ps(c->outputs[j], g->bias + n + j * SFQ_PANEL_N);
