@@ -66,10 +66,13 @@ static size_t begin(void)
     return live;
 }
 
-static void assert_announced(const char *what, uint64_t announced, size_t before, double slack)
+/* What is announced holds what is used and, here, at most a quarter more. */
+#define SLACK 1.25
+
+static void assert_announced(const char *what, uint64_t announced, size_t before)
 {
     double used = (double)(peak - before), said = (double)announced;
-    if (!(used <= said && said <= slack * used))
+    if (!(used <= said && said <= SLACK * used))
         fail_msg("%s: %.0f bytes announced, %.0f used", what, said, used);
 }
 
@@ -103,7 +106,7 @@ static void test_loss(void **state)
         size_t before = begin();
         assert_ok(sfq_loss_open(&loss, &w.work, TUNE, SEQUENCES, &err));
         assert_ok(sfq_loss_measure(loss, w.teacher, &value, &err));
-        assert_announced(models[m], sfq_loss_bytes(&w.work, TUNE, SEQUENCES), before, 1.6);
+        assert_announced(models[m], sfq_loss_bytes(&w.work, TUNE, SEQUENCES), before);
         sfq_loss_close(&loss);
         assert_int_equal(live, before);
         work_close(&w);
@@ -118,16 +121,16 @@ static void check_distill(const char *model, sfq_dtype dtype)
     sfq_distill_report report;
     open_even(&w, model);
     w.options.steps = 3;
-    assert_ok(sfq_loss_open(&loss, &w.work, TUNE, SEQUENCES, &err));
     assert_ok(sfq_student_open(&s, w.source, dtype, &no_hooks, &err));
     uint64_t announced = sfq_distill_bytes(&w.work, s->net);
-    announced += sfq_loss_bytes(&w.work, TUNE, SEQUENCES); /* a measurement on the way */
-    size_t before = begin();
+    announced += sfq_loss_bytes(&w.work, TUNE, SEQUENCES);
+    size_t before = begin(); /* the loss is held through the stage, as the estimate says */
+    assert_ok(sfq_loss_open(&loss, &w.work, TUNE, SEQUENCES, &err));
     assert_ok(sfq_distill_run(&w.work, s, loss, NULL, &report, &err));
-    assert_announced(model, announced, before, 1.4);
+    assert_announced(model, announced, before);
+    sfq_loss_close(&loss);
     assert_int_equal(live, before);
     sfq_student_close(&s);
-    sfq_loss_close(&loss);
     work_close(&w);
 }
 
@@ -159,12 +162,12 @@ static void check_tune(const char *model, const char *dir, const char *name)
     assert_ok(sfq_pipeline_run(&o, NULL, &done, &err));
     open_even(&w, model);
     w.options.steps = 3;
-    assert_ok(sfq_loss_open(&loss, &w.work, TUNE, SEQUENCES, &err));
     assert_ok(sfq_outdir_open(&out, scratch_path(dir, "out"), true, &err));
     uint64_t announced = sfq_tune_bytes(&w.work) + sfq_loss_bytes(&w.work, TUNE, SEQUENCES);
     size_t before = begin();
+    assert_ok(sfq_loss_open(&loss, &w.work, TUNE, SEQUENCES, &err));
     assert_ok(sfq_tune_run(&w.work, packed, loss, NULL, out, &report, &err));
-    assert_announced(model, announced, before, 2.5);
+    assert_announced(model, announced, before);
     sfq_outdir_abort(&out);
     sfq_loss_close(&loss);
     work_close(&w);
