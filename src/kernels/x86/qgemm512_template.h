@@ -24,6 +24,7 @@ enum {
     SEGMENT_BLOCKS = SFQ_SEGMENT_MAX / SFQ_BLOCK_K,
     TILE_ROWS = 16,          /* rows of a group of packed activations */
     AHEAD = 2048,            /* bytes to prefetch ahead of a stream */
+    PAST_CACHES = 1 << 20,   /* bytes of outputs from which they are stored past the caches */
     L2_ACTIVATIONS = 5 << 18 /* 1.25 of 2 MB */
 };
 
@@ -50,6 +51,7 @@ typedef struct qgemm_chain {
     int32_t *raw; /* [rows, raw_step] or NULL */
     size_t in_step, out_step, segments, raw_step;
     __mmask16 outputs[2]; /* none where the pair has but one panel */
+    bool past_caches;     /* whole lines of `out` that need not be read first */
 } qgemm_chain;
 
 static const float chain_start[2 * SFQ_PANEL_N];
@@ -89,6 +91,9 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
     if (last && g->y) {
         c->out = g->y + m0 * g->ldy + n;
         c->out_step = g->ldy;
+        c->past_caches = g->m * g->n * sizeof(float) >= PAST_CACHES && count == 2 &&
+                         c->outputs[1] == 0xffff &&
+                         ((uintptr_t)c->out | g->ldy * sizeof(float)) % 64 == 0;
     }
     if (g->raw) {
         c->raw = g->raw + (m0 * g->segments + segment) * g->n + n;
@@ -115,6 +120,12 @@ SFQ_INLINE void chain_row(const qgemm_chain *c, size_t i, const __m512i *acc, co
         y[j] = _mm512_loadu_ps(in + j * SFQ_PANEL_N);
         y[j] = _mm512_fmadd_ps(sum, _mm512_mul_ps(c->scale[j], scale_a), y[j]);
         y[j] = _mm512_add_ps(y[j], c->bias[j]);
+    }
+    if (c->past_caches) {
+        SFQ_UNROLL
+        for (size_t j = 0; j < count; j++)
+            _mm512_stream_ps(out + j * SFQ_PANEL_N, y[j]);
+        return;
     }
     SFQ_UNROLL
     for (size_t j = 0; j < count; j++)

@@ -99,8 +99,10 @@ SFQ_INLINE void beside(amx_state *state, const qgemm_chain *chain, size_t i, siz
     SFQ_UNROLL
     for (size_t t = 0; t < tiles; t++) {
         const float *out = chain->out + (i + b + t * TILE_ROWS) * chain->out_step;
-        _mm_prefetch((const char *)out, _MM_HINT_T1);
-        _mm_prefetch((const char *)(out + SFQ_PANEL_N), _MM_HINT_T1);
+        if (!chain->past_caches) { /* whole lines are not read first */
+            _mm_prefetch((const char *)out, _MM_HINT_T1);
+            _mm_prefetch((const char *)(out + SFQ_PANEL_N), _MM_HINT_T1);
+        }
     }
     for (size_t n = 0; n < state->coming_step; n++) {
         _mm_prefetch((const char *)state->coming[0] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
@@ -198,4 +200,5 @@ void sfq_qgemm_amx(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end
     for (size_t r = 0; r < state.due.height; r++)
         due_row(&state, r);
     _tile_release();
+    _mm_sfence(); /* behind stores past the caches */
 }

@@ -219,6 +219,7 @@ void sfq_qgemm_avx512vnni(const sfq_qgemm_args *a, size_t panel_begin, size_t pa
 {
     if (a->m > 1 && a->segment_k <= SFQ_SEGMENT_MAX) {
         qgemm_passes(a, panel_begin, panel_end, NULL);
+        _mm_sfence(); /* behind stores past the caches */
         return;
     }
     for (size_t m = 0; m < a->m; m++)
