@@ -62,6 +62,8 @@ typedef struct sfq_generate_options {
     /* Called with each piece of whole UTF-8 characters as soon as it is certain; false stops. */
     bool (*on_text)(void *ud, const char *text, size_t bytes);
     void *on_text_ud;
+    const int32_t *prompt_ids; /* [prompt_count] the prompt as tokens, instead of a text; or NULL */
+    size_t prompt_count;
 } sfq_generate_options;
 
 typedef struct sfq_generation {
@@ -81,6 +83,23 @@ SFQ_API sfq_status sfq_generate(sfq_model *model, const char *prompt, size_t byt
                                 sfq_error *err);
 SFQ_API void sfq_generation_clear(sfq_generation *generation);
 
+/* The same, piece by piece: the caller asks for the next one. */
+typedef struct sfq_generator sfq_generator;
+
+/* Reads the prompt. Stop texts and what the hooks need must live as long as the generator, and so
+ * must the model; on_text is not called. Prompts as in sfq_generate. */
+SFQ_API sfq_status sfq_generator_open(sfq_generator **out, sfq_model *model, const char *prompt,
+                                      size_t bytes, const sfq_generate_options *options,
+                                      sfq_error *err);
+/* *text [*bytes]: the next whole UTF-8 characters that are certain; they live until the next call.
+ * 0 bytes: the text has ended. A call that was INTERRUPTED may be made again. */
+SFQ_API sfq_status sfq_generator_next(sfq_generator *generator, const char **text, size_t *bytes,
+                                      sfq_error *err);
+/* What was handed out so far; finish is "cancelled" before the end. */
+SFQ_API sfq_status sfq_generator_result(const sfq_generator *generator, sfq_generation *out,
+                                        sfq_error *err);
+SFQ_API void sfq_generator_close(sfq_generator **generator);
+
 typedef struct sfq_text_pair {
     const char *text;
     size_t text_bytes;
@@ -97,6 +116,42 @@ SFQ_API sfq_status sfq_classify(sfq_model *model, const sfq_text_pair *inputs, s
 SFQ_API sfq_status sfq_embed(sfq_model *model, const sfq_text_pair *inputs, size_t count,
                              float *vectors, sfq_error *err);
 SFQ_API int sfq_model_width(const sfq_model *model);
+
+/* ---- tokens in, numbers out ---------------------------------------------------------------- */
+
+/* Sequences of token ids, one after the other, nothing padded; T = offset[count]. */
+typedef struct sfq_tokens {
+    size_t count;
+    const size_t *offset; /* [count + 1], the first is 0 */
+    const int32_t *ids;   /* [T] */
+    const int32_t *types; /* [T] token types (0 and 1 for the texts of a pair), or NULL: all 0 */
+} sfq_tokens;
+
+/* The tokens that sfq_classify and sfq_embed read: with special tokens, pairs truncated longest
+ * first to the model's positions. *out is freed with sfq_tokens_clear. DATA for an input that is no
+ * UTF-8 or gives no tokens. */
+SFQ_API sfq_status sfq_encode(const sfq_model *model, const sfq_text_pair *inputs, size_t count,
+                              sfq_tokens *out, sfq_error *err);
+SFQ_API void sfq_tokens_clear(sfq_tokens *tokens);
+
+typedef enum sfq_output {
+    SFQ_OUTPUT_HIDDEN = 0,   /* [T, width] hidden states behind the last layer and norm */
+    SFQ_OUTPUT_LOGITS = 1,   /* language models [T, vocab]; classifiers, regression [count, labels],
+                                raw */
+    SFQ_OUTPUT_LAST = 2,     /* language models: [count, vocab] after each sequence's last token */
+    SFQ_OUTPUT_SCORES = 3,   /* as sfq_classify: [count, labels] */
+    SFQ_OUTPUT_EMBEDDING = 4 /* as sfq_embed: [count, width] */
+} sfq_output;
+
+/* Rows and columns of what sfq_compute writes. */
+SFQ_API sfq_status sfq_compute_shape(const sfq_model *model, const sfq_tokens *tokens,
+                                     sfq_output output, size_t *rows, size_t *columns,
+                                     sfq_error *err);
+/* out [rows, columns]. hooks (NULL: none) are asked between batches of about 2048 tokens. Codes:
+ * UNSUPPORTED where the model has no such output, DATA for ids outside the vocabulary, LIMIT for a
+ * sequence beyond the model's positions, NUMERIC, INTERRUPTED, MEMORY. */
+SFQ_API sfq_status sfq_compute(sfq_model *model, const sfq_tokens *tokens, sfq_output output,
+                               const sfq_hooks *hooks, float *out, sfq_error *err);
 
 /* ---- evaluation ---------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "base/mem.h"
 #include "runtime/classify.h"
+#include "runtime/compute.h"
 #include "runtime/generate.h"
 #include "runtime/session.h"
 
@@ -108,6 +109,48 @@ void sfq_generation_clear(sfq_generation *generation)
     *generation = (sfq_generation){0};
 }
 
+sfq_status sfq_generator_open(sfq_generator **out, sfq_model *model, const char *prompt,
+                              size_t bytes, const sfq_generate_options *options, sfq_error *err)
+{
+    SFQ_API_NEED(out);
+    *out = NULL;
+    SFQ_API_NEED(model);
+    if (bytes > 0)
+        SFQ_API_NEED(prompt);
+    sfq_generate_options o;
+    sfq_generate_options_default(&o);
+    SFQ_TRY(sfq_api_options(&o, sizeof(o), options, options != NULL ? options->struct_size : 0,
+                            "sfq_generate_options", err));
+    return sfq_engine_generator(out, model->engine, prompt != NULL ? prompt : "", bytes, &o, err);
+}
+
+sfq_status sfq_generator_next(sfq_generator *generator, const char **text, size_t *bytes,
+                              sfq_error *err)
+{
+    SFQ_API_NEED(text);
+    SFQ_API_NEED(bytes);
+    *text = "";
+    *bytes = 0;
+    SFQ_API_NEED(generator);
+    return sfq_generator_step(generator, text, bytes, err);
+}
+
+sfq_status sfq_generator_result(const sfq_generator *generator, sfq_generation *out, sfq_error *err)
+{
+    SFQ_API_NEED(out);
+    *out = (sfq_generation){0};
+    SFQ_API_NEED(generator);
+    sfq_status status = sfq_generator_copy(generator, out, err);
+    if (status != SFQ_OK)
+        sfq_generation_clear(out);
+    return status;
+}
+
+void sfq_generator_close(sfq_generator **generator)
+{
+    sfq_generator_free(generator);
+}
+
 /* ---- labels and vectors
  * ---------------------------------------------------------------------- */
 
@@ -138,4 +181,53 @@ sfq_status sfq_embed(sfq_model *model, const sfq_text_pair *inputs, size_t count
     SFQ_API_NEED(vectors);
     SFQ_TRY(check_inputs(inputs, count, err));
     return sfq_engine_embed(model->engine, inputs, count, 0, NULL, vectors, err);
+}
+
+/* ---- tokens ---- */
+
+sfq_status sfq_encode(const sfq_model *model, const sfq_text_pair *inputs, size_t count,
+                      sfq_tokens *out, sfq_error *err)
+{
+    sfq_sequences made = {0};
+    SFQ_API_NEED(out);
+    *out = (sfq_tokens){0};
+    SFQ_API_NEED(model);
+    SFQ_TRY(check_inputs(inputs, count, err));
+    SFQ_TRY(sfq_engine_need(model->engine, SFQ_NEED_TOKENIZER, err));
+    sfq_status status = sfq_inputs_encode(model->engine, inputs, count, &made, err);
+    if (status == SFQ_OK)
+        *out = (sfq_tokens){made.count, made.offset, made.ids, made.types};
+    else
+        sfq_sequences_free(&made);
+    return status;
+}
+
+void sfq_tokens_clear(sfq_tokens *tokens)
+{
+    if (tokens == NULL)
+        return;
+    sfq_mem_free((void *)(uintptr_t)tokens->offset);
+    sfq_mem_free((void *)(uintptr_t)tokens->ids);
+    sfq_mem_free((void *)(uintptr_t)tokens->types);
+    *tokens = (sfq_tokens){0};
+}
+
+sfq_status sfq_compute_shape(const sfq_model *model, const sfq_tokens *tokens, sfq_output output,
+                             size_t *rows, size_t *columns, sfq_error *err)
+{
+    SFQ_API_NEED(model);
+    SFQ_API_NEED(tokens);
+    SFQ_API_NEED(rows);
+    SFQ_API_NEED(columns);
+    return sfq_engine_compute_shape(model->engine, tokens, output, rows, columns, err);
+}
+
+sfq_status sfq_compute(sfq_model *model, const sfq_tokens *tokens, sfq_output output,
+                       const sfq_hooks *hooks, float *out, sfq_error *err)
+{
+    SFQ_API_NEED(model);
+    SFQ_API_NEED(tokens);
+    if (tokens->count > 0)
+        SFQ_API_NEED(out);
+    return sfq_engine_compute(model->engine, tokens, output, hooks, out, err);
 }

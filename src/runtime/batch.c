@@ -123,6 +123,20 @@ static sfq_status add_input(sfq_inputs_pass *p, const sfq_encoding *encoding, si
     return sfq_sequences_add(&p->pending, encoding->ids, encoding->types, encoding->count, err);
 }
 
+sfq_status sfq_inputs_encode(const sfq_engine *engine, const sfq_text_pair *inputs, size_t count,
+                             sfq_sequences *out, sfq_error *err)
+{
+    sfq_status status = SFQ_OK;
+    for (size_t i = 0; i < count && status == SFQ_OK; i++) {
+        sfq_encoding encoding = {0};
+        status = encode_input(engine, &inputs[i], i, &encoding, err);
+        if (status == SFQ_OK)
+            status = sfq_sequences_add(out, encoding.ids, encoding.types, encoding.count, err);
+        sfq_encoding_clear(&encoding);
+    }
+    return status;
+}
+
 sfq_status sfq_inputs_each(sfq_engine *engine, const sfq_text_pair *inputs, size_t count,
                            size_t max_sequences, const sfq_hooks *hooks, sfq_inputs_fn fn, void *ud,
                            sfq_error *err)

@@ -56,6 +56,19 @@ static sfq_status do_generate(double *result, sfq_error *err)
     return status;
 }
 
+static sfq_status do_compute(double *result, sfq_error *err)
+{
+    static const sfq_text_pair in[2] = {{"a dull film", 11, NULL, 0}, {"fine", 4, "film", 4}};
+    sfq_tokens tokens = {0};
+    float scores[4] = {0};
+    sfq_status status = sfq_encode(reviews, in, 2, &tokens, err);
+    if (status == SFQ_OK)
+        status = sfq_compute(reviews, &tokens, SFQ_OUTPUT_SCORES, NULL, scores, err);
+    *result = status == SFQ_OK ? (double)scores[0] + (double)scores[2] : 0;
+    sfq_tokens_clear(&tokens);
+    return status;
+}
+
 static sfq_status do_text(double *result, sfq_error *err)
 {
     static const char *const files[1] = {"tests/data/passage.txt"};
@@ -171,6 +184,12 @@ static void test_generate(void **state)
     torture(do_generate);
 }
 
+static void test_compute(void **state)
+{
+    (void)state;
+    torture(do_compute);
+}
+
 static void test_text(void **state)
 {
     (void)state;
@@ -204,8 +223,10 @@ static void test_shape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_generate), cmocka_unit_test(test_text), cmocka_unit_test(test_task),
-        cmocka_unit_test(test_csv),      cmocka_unit_test(test_open), cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_generate), cmocka_unit_test(test_compute),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_task),
+        cmocka_unit_test(test_csv),      cmocka_unit_test(test_open),
+        cmocka_unit_test(test_shape),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
