@@ -206,18 +206,19 @@ static size_t sfq_attention_most(const sfq_attention_job *job)
     return most;
 }
 
-static void sfq_attention_project(const sfq_attention_job *job, const float *x)
+static void sfq_attention_project(const sfq_attention_job *job, const float *x,
+                                  const sfq_row_step *before)
 {
     sfq_exec *e = job->e;
     size_t c = (size_t)e->net->arch->hidden, q = job->heads * job->d, kv = job->kv_heads * job->d;
     if (job->w->qkv.n > 0) {
         const sfq_linear fused = {&job->w->qkv, e->qkv, job->ld};
-        sfq_linear_run(e, &fused, 1, x, c, job->t);
+        sfq_linear_run_after(e, &fused, 1, x, c, job->t, before);
     } else {
         const sfq_linear parts[] = {{&job->w->q, e->qkv, job->ld},
                                     {&job->w->k, e->qkv + q, job->ld},
                                     {&job->w->v, e->qkv + q + kv, job->ld}};
-        sfq_linear_run(e, parts, 3, x, c, job->t);
+        sfq_linear_run_after(e, parts, 3, x, c, job->t, before);
     }
 }
 
@@ -256,7 +257,7 @@ static void sfq_attention_split(sfq_attention_job *job)
 }
 
 void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out,
-                       const sfq_block_save *save)
+                       const sfq_row_step *before, const sfq_block_save *save)
 {
     const sfq_arch *arch = e->net->arch;
     const sfq_layer_arch *la = &arch->layer[layer];
@@ -270,8 +271,12 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
                              .heads = (size_t)la->heads,
                              .kv_heads = (size_t)la->kv_heads};
     job.ld = (job.heads + 2 * job.kv_heads) * job.d;
+    if (job.heads > 0)
+        sfq_attention_project(&job, x, before);
+    else if (before)
+        sfq_exec_rows(e, job.t, before->work, before->fn, before->ctx);
+    sfq_save_rows(save->attn_in, x, job.t, (size_t)arch->hidden, (size_t)arch->hidden);
     if (job.heads > 0) {
-        sfq_attention_project(&job, x);
         sfq_save_rows(save->qkv_raw, e->qkv, job.t, job.ld, job.ld);
         if (job.w->q_norm.gain || job.w->k_norm.gain || la->rope || sfq_attention_keeps(&job))
             sfq_exec_rows(e, job.t, 4 * job.ld, sfq_attention_prepare, &job);

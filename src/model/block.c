@@ -36,11 +36,21 @@ static void sfq_residual_task(void *ctx, size_t begin, size_t end, int worker)
     }
 }
 
+/* The step of *job; fn NULL: nothing to do. */
+static sfq_row_step sfq_residual_step(sfq_residual_job *job)
+{
+    const sfq_residual *r = job->r;
+    bool any = r->add || r->sum || (r->norm && r->norm->gain);
+    return (sfq_row_step){any ? sfq_residual_task : NULL, job,
+                          4 * (size_t)job->e->net->arch->hidden};
+}
+
 void sfq_residual_norm(sfq_exec *e, size_t t, const sfq_residual *r)
 {
     sfq_residual_job job = {e, r};
-    if (r->add || r->sum || (r->norm && r->norm->gain))
-        sfq_exec_rows(e, t, 4 * (size_t)e->net->arch->hidden, sfq_residual_task, &job);
+    sfq_row_step step = sfq_residual_step(&job);
+    if (step.fn)
+        sfq_exec_rows(e, t, step.work, step.fn, step.ctx);
 }
 
 void sfq_save_rows(float *dst, const float *src, size_t t, size_t n, size_t ld)
@@ -74,73 +84,96 @@ static void sfq_act_task(void *ctx, size_t begin, size_t end, int worker)
     }
 }
 
+/* Whole rows. */
+static void sfq_act_rows(void *ctx, size_t begin, size_t end, int worker)
+{
+    const sfq_act_job *job = (const sfq_act_job *)ctx;
+    sfq_act_task(ctx, begin * job->chunks, end * job->chunks, worker);
+}
+
+static void sfq_mlp_up(sfq_exec *e, size_t t, int layer, const float *x, const sfq_act_job *act,
+                       const sfq_row_step *before)
+{
+    const sfq_layer_weights *w = &e->net->layer[layer];
+    const sfq_linear gated[] = {{&w->gate, e->ffn, act->ld}, {&w->up, e->ffn + act->f, act->ld}};
+    const sfq_linear plain = {&w->up, e->ffn, act->ld};
+    if (e->net->arch->gated)
+        sfq_linear_run_after(e, gated, 2, x, (size_t)e->net->arch->hidden, t, before);
+    else
+        sfq_linear_run_after(e, &plain, 1, x, (size_t)e->net->arch->hidden, t, before);
+}
+
+/* The activation is a step of down's quantization, unless there are fewer rows than keep the
+ * threads busy: then it is cut along the row. */
 static void sfq_mlp_run(sfq_exec *e, size_t t, int layer, const float *x, float *out,
-                        const sfq_block_save *save)
+                        const sfq_row_step *before, const sfq_block_save *save)
 {
     const sfq_arch *arch = e->net->arch;
     const sfq_layer_weights *w = &e->net->layer[layer];
     size_t c = (size_t)arch->hidden, f = (size_t)arch->layer[layer].ffn;
     sfq_act_job act = {e, f, arch->gated ? 2 * f : f, (f + SFQ_ACT_CHUNK - 1) / SFQ_ACT_CHUNK};
-    if (f > 0) {
-        const sfq_linear gated[] = {{&w->gate, e->ffn, act.ld}, {&w->up, e->ffn + f, act.ld}};
-        const sfq_linear plain = {&w->up, e->ffn, act.ld};
-        if (arch->gated)
-            sfq_linear_run(e, gated, 2, x, c, t);
-        else
-            sfq_linear_run(e, &plain, 1, x, c, t);
-        sfq_save_rows(save->ffn_pre, e->ffn, t, act.ld, act.ld);
+    sfq_row_step step = {sfq_act_rows, &act, 8 * f};
+    bool whole = act.chunks == 1 || t >= 2 * e->threads;
+    if (f > 0)
+        sfq_mlp_up(e, t, layer, x, &act, before);
+    else if (before)
+        sfq_exec_rows(e, t, before->work, before->fn, before->ctx);
+    sfq_save_rows(save->ffn_in, x, t, c, c);
+    sfq_save_rows(save->ffn_pre, e->ffn, t, f > 0 ? act.ld : 0, act.ld);
+    if (f > 0 && !whole)
         sfq_exec_rows(e, t * act.chunks, 8 * sfq_min_size(f, SFQ_ACT_CHUNK), sfq_act_task, &act);
-        sfq_save_rows(save->ffn_act, e->ffn, t, f, act.ld);
-    }
     const sfq_linear down = {&w->down, out, c};
-    sfq_linear_run(e, &down, 1, e->ffn, act.ld, t);
+    sfq_linear_run_after(e, &down, 1, e->ffn, act.ld, t, f > 0 && whole ? &step : NULL);
+    sfq_save_rows(save->ffn_act, e->ffn, t, f, act.ld);
 }
 
 /* ---- the layer ---- */
 
-/* The sublayers on `in` to h; a dropped one is not even a bias, and gives false. */
+/* The sublayers on `in`, which `due` makes, to h; a dropped one is not even a bias, and gives
+ * false. */
 static bool sfq_block_attention(sfq_exec *e, const sfq_batch *batch, int layer, const float *in,
-                                const sfq_block_save *save)
+                                const sfq_residual *due, const sfq_block_save *save)
 {
-    size_t t = batch->offset[batch->sequences], c = (size_t)e->net->arch->hidden;
-    if (e->net->layer[layer].o.n == 0)
+    sfq_residual_job job = {e, due};
+    const sfq_row_step step = sfq_residual_step(&job);
+    if (e->net->layer[layer].o.n == 0) {
+        sfq_residual_norm(e, batch->offset[batch->sequences], due);
         return false;
-    sfq_save_rows(save->attn_in, in, t, c, c);
-    sfq_attention_run(e, batch, layer, in, e->h, save);
+    }
+    sfq_attention_run(e, batch, layer, in, e->h, step.fn ? &step : NULL, save);
     return true;
 }
 
 static bool sfq_block_mlp(sfq_exec *e, size_t t, int layer, const float *in,
-                          const sfq_block_save *save)
+                          const sfq_residual *due, const sfq_block_save *save)
 {
-    size_t c = (size_t)e->net->arch->hidden;
-    if (e->net->layer[layer].down.n == 0)
+    sfq_residual_job job = {e, due};
+    const sfq_row_step step = sfq_residual_step(&job);
+    if (e->net->layer[layer].down.n == 0) {
+        sfq_residual_norm(e, t, due);
         return false;
-    sfq_save_rows(save->ffn_in, in, t, c, c);
-    sfq_mlp_run(e, t, layer, in, e->h, save);
+    }
+    sfq_mlp_run(e, t, layer, in, e->h, step.fn ? &step : NULL, save);
     return true;
 }
 
-void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, bool *pending,
+void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, sfq_residual *rest,
                    const sfq_block_save *save)
 {
     const sfq_layer_weights *w = &e->net->layer[layer];
     size_t t = batch->offset[batch->sequences];
     if (e->net->arch->pre_norm) {
         /* a dropped sublayer has no norm: the sum is then all that happens here */
-        const sfq_residual before = {x, *pending, NULL, &w->attn_norm, e->h};
-        sfq_residual_norm(e, t, &before);
-        bool attn = sfq_block_attention(e, batch, layer, e->h, save);
+        rest->norm = &w->attn_norm;
+        rest->dst = e->h;
+        bool attn = sfq_block_attention(e, batch, layer, e->h, rest, save);
         const sfq_residual between = {x, attn, save->attn_sum, &w->ffn_norm, e->h};
-        sfq_residual_norm(e, t, &between);
-        *pending = sfq_block_mlp(e, t, layer, e->h, save);
+        bool mlp = sfq_block_mlp(e, t, layer, e->h, &between, save);
+        *rest = (sfq_residual){.x = x, .add = mlp, .dst = x};
         return;
     }
-    bool attn = sfq_block_attention(e, batch, layer, x, save);
+    bool attn = sfq_block_attention(e, batch, layer, x, rest, save);
     const sfq_residual between = {x, attn, save->attn_sum, &w->attn_norm, x};
-    sfq_residual_norm(e, t, &between);
-    bool mlp = sfq_block_mlp(e, t, layer, x, save);
-    const sfq_residual behind = {x, mlp, save->ffn_sum, &w->ffn_norm, x};
-    sfq_residual_norm(e, t, &behind);
-    *pending = false;
+    bool mlp = sfq_block_mlp(e, t, layer, x, &between, save);
+    *rest = (sfq_residual){x, mlp, save->ffn_sum, &w->ffn_norm, x};
 }

@@ -67,23 +67,30 @@ typedef struct sfq_linear {
 
 enum { SFQ_LINEAR_MAX = 3 };
 
+/* What makes rows [begin, end) of an input; work: about the multiply-adds of a row. */
+typedef struct sfq_row_step {
+    sfq_task_fn fn;
+    void *ctx;
+    size_t work;
+} sfq_row_step;
+
 /* y = x W^T + bias for up to three matrices that read the same x [m, ldx]: quantized once, one pass
  * over the pool. A matrix with k = 0 gives its bias. */
 void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x, size_t ldx,
                     size_t m);
+/* The same for an x that `before` (NULL: nothing) makes: in the pass that quantizes it, where there
+ * is one. */
+void sfq_linear_run_after(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x,
+                          size_t ldx, size_t m, const sfq_row_step *before);
 
 /* ---- attention.c ---- */
 
-/* From the normed input x [T, C] to the output before the residual sum, both in h's place. */
+/* From the normed input x [T, C], which `before` makes, to the output before the residual sum, both
+ * in h's place. */
 void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const float *x, float *out,
-                       const sfq_block_save *save);
+                       const sfq_row_step *before, const sfq_block_save *save);
 
 /* ---- block.c ---- */
-
-/* x [T, C] (+ pending h) -> x (+ pending h): one layer. *pending says that x += h is still due;
- * then ffn_sum of save, which is x behind that sum, is the caller's to fill. */
-void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, bool *pending,
-                   const sfq_block_save *save);
 
 /* x += h where add; copied to sum where that is not NULL; then dst = norm(x) where norm is there
  * and has a gain (dst may be x). Rows [0, t) of C. */
@@ -94,6 +101,12 @@ typedef struct sfq_residual {
     const sfq_norm *norm;
     float *dst; /* [T, C] */
 } sfq_residual;
+
+/* One layer on x [T, C]. *rest is what is still due to x before it, and then behind it: the caller
+ * does the last one (pre-norm: the sum alone; ffn_sum of save, which is x behind it, is the
+ * caller's to fill). */
+void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, sfq_residual *rest,
+                   const sfq_block_save *save);
 
 void sfq_residual_norm(sfq_exec *e, size_t t, const sfq_residual *r);
 

@@ -147,10 +147,14 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
     for (int layer = 0; layer < arch->layers; layer++) {
         if (tap) {
             sfq_residual_norm(exec, t, &rest);
-            rest.add = false;
+            rest = (sfq_residual){.x = exec->x, .dst = exec->x};
             tap(tap_ud, layer, exec->x, t, c);
         }
-        sfq_block_run(exec, batch, layer, exec->x, &rest.add, &sfq_no_save);
+        sfq_block_run(exec, batch, layer, exec->x, &rest, &sfq_no_save);
+    }
+    if (!arch->pre_norm) {
+        sfq_residual_norm(exec, t, &rest); /* its norm is the last layer's */
+        rest = (sfq_residual){.x = exec->x, .dst = exec->x};
     }
     rest.norm = &exec->net->final_norm;
     sfq_residual_norm(exec, t, &rest);
@@ -186,8 +190,9 @@ sfq_status sfq_forward_layer(sfq_exec *exec, const sfq_batch *batch, int layer, 
 {
     sfq_residual rest = {.x = x, .dst = x};
     SFQ_TRY(sfq_forward_open(exec, batch, err));
-    sfq_block_run(exec, batch, layer, x, &rest.add, save ? save : &sfq_no_save);
-    rest.sum = save && exec->net->arch->pre_norm ? save->ffn_sum : NULL;
+    sfq_block_run(exec, batch, layer, x, &rest, save ? save : &sfq_no_save);
+    if (save && exec->net->arch->pre_norm)
+        rest.sum = save->ffn_sum;
     sfq_residual_norm(exec, batch->offset[batch->sequences], &rest);
     return SFQ_OK;
 }

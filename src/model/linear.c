@@ -31,6 +31,7 @@ typedef struct sfq_linear_job {
     sfq_linear_part part[SFQ_LINEAR_MAX];
     sfq_quant_rows_args quant;    /* codes NULL: no part is packed */
     sfq_pack_rows_args pack;      /* bytes NULL: the codes are read as they are */
+    const sfq_row_step *before;   /* NULL: x is there */
     size_t m, token_block;        /* rows, rows of an item */
     size_t panels, chunk, chunks; /* all panels, panels of an item, items along them */
 } sfq_linear_job;
@@ -141,7 +142,8 @@ static void sfq_quant_packed(const sfq_linear_job *job, size_t m)
 static void sfq_quant_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const sfq_linear_job *job = (const sfq_linear_job *)ctx;
-    (void)worker;
+    if (job->before)
+        job->before->fn(job->before->ctx, begin, end, worker);
     if (!job->pack.bytes) {
         job->e->kernels->quant_rows(&job->quant, begin, end);
         return;
@@ -234,6 +236,12 @@ static bool sfq_linear_joins(const sfq_linear_job *job, const sfq_matrix *w)
 void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x, size_t ldx,
                     size_t m)
 {
+    sfq_linear_run_after(e, parts, count, x, ldx, m, NULL);
+}
+
+void sfq_linear_run_after(sfq_exec *e, const sfq_linear *parts, size_t count, const float *x,
+                          size_t ldx, size_t m, const sfq_row_step *before)
+{
     size_t i = 0;
     while (i < count) {
         sfq_linear_job job = {.e = e, .m = m};
@@ -248,8 +256,14 @@ void sfq_linear_run(sfq_exec *e, const sfq_linear *parts, size_t count, const fl
         }
         if (job.count == 0)
             continue;
-        if (job.quant.codes)
-            sfq_exec_rows(e, m, 4 * job.quant.k_padded, sfq_quant_task, &job);
+        if (job.quant.codes) {
+            job.before = before;
+            sfq_exec_rows(e, m, 4 * job.quant.k_padded + (before ? before->work : 0),
+                          sfq_quant_task, &job);
+        } else if (before) {
+            sfq_exec_rows(e, m, before->work, before->fn, before->ctx);
+        }
+        before = NULL;
         sfq_linear_split(&job, work);
     }
 }
