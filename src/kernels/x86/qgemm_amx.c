@@ -179,7 +179,7 @@ static size_t multiply_rows(const qgemm_pass *q, const qgemm_pair *pair, size_t 
 static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair)
 {
     amx_state *state = q->state;
-    const size_t steps = (q->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS) * q->g->a_planes;
+    const size_t step = 2 * TILE_ROWS / q->g->a_planes, steps = (q->rows + step - 1) / step;
     const size_t block_lines = sfq_block_bytes(q->g->bits) / SFQ_ROW_BYTES;
     state->coming[0] = pair->coming[0];
     state->coming[1] = pair->coming[pair->count - 1];
