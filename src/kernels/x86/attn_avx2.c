@@ -1,54 +1,11 @@
 /* kernels/x86/attn_avx2.c - attention with vectors of 8: 3 queries x 4 vectors fill 12 of the 16
  * registers, with 3 broadcasts and the vector that they share 16. */
-#include "kernels/x86/math_avx2.h"
+#include "kernels/x86/vec_avx2.h"
+
+#include "kernels/x86/math_template.h"
 
 #define V_PIN SFQ_PIN
-typedef __m256 vec;
-enum { VL = 8, TILE = 3, DIRECT = 3 /* queries up to which a chunk is read as it lies */ };
-
-SFQ_INLINE vec v_zero(void)
-{
-    return _mm256_setzero_ps();
-}
-
-SFQ_INLINE vec v_set1(float x)
-{
-    return _mm256_set1_ps(x);
-}
-
-SFQ_INLINE vec v_load(const float *x)
-{
-    return _mm256_loadu_ps(x);
-}
-
-SFQ_INLINE vec v_load_some(const float *x, size_t left)
-{
-    return left >= VL ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, sfq_avx2_mask(left));
-}
-
-SFQ_INLINE void v_store(float *x, vec v)
-{
-    _mm256_storeu_ps(x, v);
-}
-
-SFQ_INLINE void v_store_some(float *x, vec v, size_t left)
-{
-    if (left >= VL)
-        _mm256_storeu_ps(x, v);
-    else
-        _mm256_maskstore_ps(x, sfq_avx2_mask(left), v);
-}
-
-#define v_fma _mm256_fmadd_ps
-#define v_mul _mm256_mul_ps
-#define v_add _mm256_add_ps
-#define v_sub _mm256_sub_ps
-#define v_max _mm256_max_ps
-#define v_div _mm256_div_ps
-#define v_exp sfq_avx2_exp
-#define v_sum_of sfq_avx2_sum
-#define v_max_of sfq_avx2_max
-#define v_first _mm256_cvtss_f32
+enum { TILE = 3, DIRECT = 3 /* queries up to which a chunk is read as it lies */ };
 
 SFQ_INLINE vec v_from_f16(const uint16_t *x)
 {

@@ -1,86 +1,15 @@
 /* kernels/x86/attn_avx512.c - attention with vectors of 16: 6 queries x 4 vectors fill 24 of the 32
  * registers; a chunk of 64 keys is 4 vectors. */
-#include "kernels/x86/math_avx2.h"
+#include "kernels/x86/vec_avx512.h"
+
+#include "kernels/x86/math_template.h"
 
 #if defined(__clang__)
 #define V_PIN(v) ((void)0)
 #else
 #define V_PIN(v) __asm__ volatile("" : "+v"(v))
 #endif
-typedef __m512 vec;
-enum { VL = 16, TILE = 6, DIRECT = 4 /* queries up to which a chunk is read as it lies */ };
-
-SFQ_INLINE __mmask16 v_mask(size_t left)
-{
-    return (__mmask16)(left >= VL ? 0xffffu : (1u << left) - 1u);
-}
-
-SFQ_INLINE vec v_zero(void)
-{
-    return _mm512_setzero_ps();
-}
-
-SFQ_INLINE vec v_set1(float x)
-{
-    return _mm512_set1_ps(x);
-}
-
-SFQ_INLINE vec v_load(const float *x)
-{
-    return _mm512_loadu_ps(x);
-}
-
-SFQ_INLINE vec v_load_some(const float *x, size_t left)
-{
-    return _mm512_maskz_loadu_ps(v_mask(left), x);
-}
-
-SFQ_INLINE void v_store(float *x, vec v)
-{
-    _mm512_storeu_ps(x, v);
-}
-
-SFQ_INLINE void v_store_some(float *x, vec v, size_t left)
-{
-    _mm512_mask_storeu_ps(x, v_mask(left), v);
-}
-
-#define v_fma _mm512_fmadd_ps
-#define v_mul _mm512_mul_ps
-#define v_add _mm512_add_ps
-#define v_sub _mm512_sub_ps
-#define v_max _mm512_max_ps
-#define v_div _mm512_div_ps
-#define v_first _mm512_cvtss_f32
-
-/* As sfq_avx2_exp; the power is applied by one instruction that rounds once. */
-SFQ_INLINE vec v_exp(vec x)
-{
-    static const float c[6] = {0.5f,           0.166666669f,   0.0416662681f,
-                               0.00833326404f, 0.00139462030f, 0.000199185601f};
-    x = _mm512_min_ps(_mm512_set1_ps(90.0f), x);
-    x = _mm512_max_ps(_mm512_set1_ps(-106.0f), x);
-    vec n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x); /* ln2, leading 15 bits */
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);  /* the rest of ln2 */
-    vec p = _mm512_set1_ps(c[5]);
-    SFQ_UNROLL
-    for (int i = 4; i >= 0; i--)
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c[i]));
-    p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r);
-    return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
-}
-
-SFQ_INLINE float v_sum_of(vec v)
-{
-    return sfq_avx2_sum(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
-}
-
-SFQ_INLINE float v_max_of(vec v)
-{
-    return sfq_avx2_max(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
-}
+enum { TILE = 6, DIRECT = 4 /* queries up to which a chunk is read as it lies */ };
 
 SFQ_INLINE vec v_from_f16(const uint16_t *x)
 {
