@@ -13,6 +13,7 @@ enum {
     SFQ_GROUP_ROWS = 16,              /* blocks of rows keep groups of packed rows whole */
     SFQ_TOKEN_BLOCK = SFQ_QGEMM_ROWS, /* rows per item beyond that */
     SFQ_PANEL_CHUNK = 16,             /* panels per item at most */
+    SFQ_STREAMS = 4,                  /* panels that a kernel reads side by side for one row */
     SFQ_QUANT_CODES = 8192,           /* codes that wait on the stack to be packed */
     SFQ_ITEMS_PER_THREAD = 4,
     SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
@@ -34,6 +35,7 @@ typedef struct sfq_linear_job {
     const sfq_row_step *before;   /* NULL: x is there */
     size_t m, token_block;        /* rows, rows of an item */
     size_t panels, chunk, chunks; /* all panels, panels of an item, items along them */
+    size_t large, larges;         /* few rows: the first items have so many panels */
 } sfq_linear_job;
 
 /* Panels [begin, end) of the job, rows [row, row + m). */
@@ -85,6 +87,35 @@ static void sfq_linear_task(void *ctx, size_t begin, size_t end, int worker)
     }
 }
 
+/* Few rows: the first panel of an item. */
+static size_t sfq_linear_panel(const sfq_linear_job *job, size_t item)
+{
+    const size_t larges = sfq_min_size(item, job->larges);
+    return sfq_min_size(job->panels, larges * job->large + (item - larges) * job->chunk);
+}
+
+static void sfq_linear_few_task(void *ctx, size_t begin, size_t end, int worker)
+{
+    const sfq_linear_job *job = (const sfq_linear_job *)ctx;
+    void *scratch = job->e->worker_scratch + (size_t)worker * SFQ_WORKER_SCRATCH;
+    sfq_linear_range(job, sfq_linear_panel(job, begin), sfq_linear_panel(job, end), 0, job->m,
+                     scratch);
+}
+
+/* Weights are read once and reading them is what takes the time: every thread gets three quarters
+ * of its share in one piece, which it reads as long streams, and small pieces make the end even. */
+static void sfq_linear_split_few(sfq_linear_job *job)
+{
+    const size_t threads = job->e->threads, share = job->panels / threads;
+    job->larges = threads;
+    job->large = share * 3 / 4 / SFQ_STREAMS * SFQ_STREAMS;
+    const size_t rest = (share - job->large) / 2 / SFQ_STREAMS * SFQ_STREAMS;
+    job->chunk = sfq_max_size(rest, sfq_min_size(SFQ_STREAMS, sfq_max_size(1, share)));
+    const size_t left = job->panels - threads * job->large;
+    sfq_pool_run_dynamic(job->e->pool, threads + (left + job->chunk - 1) / job->chunk, 1,
+                         sfq_linear_few_task, job);
+}
+
 static void sfq_linear_split(sfq_linear_job *job, size_t work)
 {
     sfq_exec *e = job->e;
@@ -98,9 +129,7 @@ static void sfq_linear_split(sfq_linear_job *job, size_t work)
         return;
     }
     if (job->m <= SFQ_DECODE_ROWS) {
-        size_t grain = job->panels / (e->threads * SFQ_ITEMS_PER_THREAD);
-        job->chunks = job->panels;
-        sfq_pool_run_dynamic(e->pool, job->panels, sfq_max_size(1, grain), sfq_linear_task, job);
+        sfq_linear_split_few(job);
         return;
     }
     size_t wanted = e->threads * SFQ_ITEMS_PER_THREAD;

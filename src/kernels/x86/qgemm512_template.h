@@ -169,6 +169,7 @@ typedef struct qgemm_pass {
     qgemm_scratch *t;
     size_t m0, rows;
     size_t begin, end; /* the group's panels */
+    size_t last;       /* end of the call's */
     void *state;       /* what multiply_pair keeps between pairs */
 } qgemm_pass;
 
@@ -206,7 +207,9 @@ static void unpack_blocks(uint8_t *dst, const uint8_t *src, int bits, size_t blo
     }
 }
 
-/* The packed blocks that work turns to after panel p of segment s. */
+/* The packed blocks that work turns to after panel p of segment s. Behind a matrix's last ones lie,
+ * in our files, the next matrix's; behind those of a call that ends before come another thread's,
+ * and p's are named again. */
 static const uint8_t *blocks_behind(const qgemm_pass *q, size_t p, size_t s)
 {
     const sfq_qgemm_args *g = q->g;
@@ -214,7 +217,7 @@ static const uint8_t *blocks_behind(const qgemm_pass *q, size_t p, size_t s)
         p += 2;
     else if (s + 1 < g->segments)
         p = q->begin + (p - q->begin) % 2, s++;
-    else
+    else if (p + 2 < q->last || q->last * SFQ_PANEL_N >= g->n)
         p += 2, s = 0;
     return g->codes + p * g->panel_bytes +
            s * (g->segment_k / SFQ_BLOCK_K) * sfq_block_bytes(g->bits);
@@ -242,7 +245,7 @@ static void pair_open(qgemm_pair *pair, const qgemm_pass *q, size_t p, size_t s)
 /* All panels [begin, end) times all rows; segments of at most SFQ_SEGMENT_MAX. */
 static void qgemm_passes(const sfq_qgemm_args *g, size_t begin, size_t end, void *state)
 {
-    qgemm_pass q = {.g = g, .t = g->scratch, .state = state};
+    qgemm_pass q = {.g = g, .t = g->scratch, .last = end, .state = state};
     qgemm_pair pair;
     assert(((uintptr_t)g->scratch & 63) == 0 && g->segment_k <= SFQ_SEGMENT_MAX);
     const size_t row_bytes = g->a_planes * g->k_padded;
