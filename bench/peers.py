@@ -188,13 +188,14 @@ def llama_bench(w, quant, flags, prompt, generate):
 
 
 def sweep_llama(w, quant, threads, metric, sweep):
-    """The best of 1..n threads, flash attention and repacking, one after the other, on a short run
-    of the metric."""
+    """The best of 1..n threads, flash attention, repacking and weights copied instead of mapped,
+    one after the other, on a short run of the metric."""
     name = f"{quant} {metric} {threads}"
     size = (128, 0) if metric == "prefill" else (0, 12)
     if name not in sweep:
         best, fastest = {"-t": threads, "-fa": "on", "--repack": 1}, 0
-        for flag, value in (("-t", threads), ("-t", 1), ("-fa", "off"), ("--repack", 0)):
+        for flag, value in (("-t", threads), ("-t", 1), ("-fa", "off"), ("--repack", 0),
+                            ("-lm", "none")):
             tried = {**best, flag: value}
             flags = " ".join(f"{k} {v}" for k, v in tried.items())
             try:

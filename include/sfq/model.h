@@ -23,6 +23,9 @@ typedef struct sfq_model_options {
      * each token and head). 0: 16 for a compressed model, 32 for a dense one. ARGUMENT for models
      * that keep none. */
     int kv_bits;
+    /* Copy the weights to private memory in huge pages: reading them, and so decode, is up to 1.6
+     * times faster; opening takes longer and other processes do not share them. */
+    bool huge_pages;
 } sfq_model_options;
 
 SFQ_API void sfq_model_options_default(sfq_model_options *options);

@@ -208,6 +208,7 @@ typedef struct sfq_bench_options {
     int threads;         /* as sfq_model_options */
     sfq_hooks hooks;
     int kv_bits; /* as sfq_model_options */
+    bool huge_pages;
 } sfq_bench_options;
 
 typedef struct sfq_bench_result {

@@ -43,6 +43,8 @@ static const cli_option options[] = {
      "rounds over all models; the median counts", NULL},
     {"threads", 0, CLI_INT, offsetof(bench_args, o.threads), 0, 256, "N", CLI_THREADS_HELP, NULL},
     {"kv-bits", 0, CLI_INT, offsetof(bench_args, o.kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
+    {"huge-pages", 0, CLI_FLAG, offsetof(bench_args, o.huge_pages), 0, 0, NULL, CLI_HUGE_PAGES_HELP,
+     NULL},
     {"probe", 0, CLI_FLAG, offsetof(bench_args, probe), 0, 0, NULL,
      "also the machine's read bandwidth and multiply-add peaks", NULL},
     CLI_COMMON_OPTIONS};

@@ -8,7 +8,7 @@ typedef struct eval_args {
     sfq_eval_options o;
     cli_list text;
     const char *against;
-    int threads, kv_bits; /* kv_bits: of MODEL, not of --against */
+    sfq_model_options model; /* of MODEL; --against takes the threads alone */
 } eval_args;
 
 static const cli_option options[] = {
@@ -23,8 +23,9 @@ static const cli_option options[] = {
      "tokens per chunk of text; 0: the model's positions, at most 2048", NULL},
     {"against", 0, CLI_TEXT, offsetof(eval_args, against), 0, 0, "MODEL",
      "reference for KL divergence, same top-1 and flipped answers", NULL},
-    {"threads", 0, CLI_INT, offsetof(eval_args, threads), 0, 256, "N", CLI_THREADS_HELP, NULL},
-    {"kv-bits", 0, CLI_INT, offsetof(eval_args, kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
+    {"threads", 0, CLI_INT, offsetof(eval_args, model.threads), 0, 256, "N", CLI_THREADS_HELP,
+     NULL},
+    {"kv-bits", 0, CLI_INT, offsetof(eval_args, model.kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
     CLI_COMMON_OPTIONS};
 
 static void defaults(void *arguments)
@@ -109,10 +110,10 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     sfq_eval_result result;
     sfq_status status;
     SFQ_DO(check(args, err));
-    SFQ_DO(
-        cli_model_open(cli, &model, cli->words.items[0], args->threads, args->kv_bits, false, err));
+    SFQ_DO(cli_model_open(cli, &model, cli->words.items[0], args->model, err));
     if (args->against)
-        SFQ_DO(cli_model_open(cli, &against, args->against, args->threads, 0, false, err));
+        SFQ_DO(cli_model_open(cli, &against, args->against,
+                              (sfq_model_options){.threads = args->model.threads}, err));
     args->o.text_files = args->text.items;
     args->o.text_count = args->text.count;
     args->o.against = against;

@@ -148,7 +148,8 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     sfq_model *model = NULL;
     sfq_model_info info;
     sfq_status status;
-    SFQ_DO(cli_model_open(cli, &model, cli->words.items[0], 0, 0, true, err));
+    SFQ_DO(cli_model_open(cli, &model, cli->words.items[0],
+                          (sfq_model_options){.header_only = true}, err));
     SFQ_DO(sfq_model_info_get(model, &info, err));
     if (args->verify) {
         sfq_hooks hooks = cli_progress_hooks(&cli->progress);

@@ -11,7 +11,7 @@ typedef struct run_args {
     const char *pair;
     sfq_generate_options o;
     cli_list stop;
-    int threads, kv_bits;
+    sfq_model_options model;
 } run_args;
 
 static const cli_option options[] = {
@@ -35,8 +35,10 @@ static const cli_option options[] = {
      NULL},
     {"ignore-eos", 0, CLI_FLAG, offsetof(run_args, o.ignore_eos), 0, 0, NULL,
      "go on behind the model's end tokens", NULL},
-    {"threads", 0, CLI_INT, offsetof(run_args, threads), 0, 256, "N", CLI_THREADS_HELP, NULL},
-    {"kv-bits", 0, CLI_INT, offsetof(run_args, kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
+    {"threads", 0, CLI_INT, offsetof(run_args, model.threads), 0, 256, "N", CLI_THREADS_HELP, NULL},
+    {"kv-bits", 0, CLI_INT, offsetof(run_args, model.kv_bits), 0, 32, "B", CLI_KV_BITS_HELP, NULL},
+    {"huge-pages", 0, CLI_FLAG, offsetof(run_args, model.huge_pages), 0, 0, NULL,
+     CLI_HUGE_PAGES_HELP, NULL},
     CLI_COMMON_OPTIONS};
 
 static void defaults(void *arguments)
@@ -174,8 +176,7 @@ static sfq_status run(cli_context *cli, void *arguments, sfq_error *err)
     sfq_status status;
     SFQ_TRY(cli_source_word(cli, &args->source, err));
     SFQ_DO(cli_source_read(cli, &args->source, &text, err));
-    SFQ_DO(
-        cli_model_open(cli, &model, cli->words.items[0], args->threads, args->kv_bits, false, err));
+    SFQ_DO(cli_model_open(cli, &model, cli->words.items[0], args->model, err));
     SFQ_DO(sfq_model_info_get(model, &info, err));
     sfq_text_pair input = {text.data, text.len, args->pair, args->pair ? strlen(args->pair) : 0};
     args->o.hooks = cli_quiet_hooks(&cli->progress);

@@ -55,6 +55,8 @@ typedef struct cli_common {
         NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL                                        \
     }
 
+#define CLI_HUGE_PAGES_HELP \
+    "copy the weights to memory in huge pages: slower to open, faster to decode, not shared"
 #define CLI_KV_BITS_HELP "keys and values in 8, 16 or 32 bits; 0: 16, or 32 for a dense model"
 #define CLI_THREADS_HELP "threads to use; 0: as many as affinity, quota and cores allow"
 

@@ -14,14 +14,10 @@ const cli_verb *const cli_verbs[] = {
     &cli_verb_bench,   &cli_verb_tokenize, &cli_verb_env,    NULL,
 };
 
-sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path, int threads,
-                          int kv_bits, bool header_only, sfq_error *err)
+sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path,
+                          sfq_model_options options, sfq_error *err)
 {
-    sfq_model_options options;
-    sfq_model_options_default(&options);
-    options.threads = threads;
-    options.kv_bits = kv_bits;
-    options.header_only = header_only;
+    options.struct_size = sizeof(options);
     options.hooks = cli_quiet_hooks(&cli->progress);
     return sfq_model_open(model, path, &options, err);
 }

@@ -43,8 +43,8 @@ void cli_help_flags(const cli_option *option, char *text, size_t bytes);
 void *cli_verb_defaults(const cli_verb *verb);
 
 /* Opens MODEL with the program's hooks. */
-sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path, int threads,
-                          int kv_bits, bool header_only, sfq_error *err);
+sfq_status cli_model_open(cli_context *cli, sfq_model **model, const char *path,
+                          sfq_model_options options, sfq_error *err);
 
 /* Where a text comes from: exactly one of -p, --file and "-". */
 typedef struct cli_source {

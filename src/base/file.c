@@ -4,6 +4,7 @@
 #include "base/file.h"
 
 #include "base/ck.h"
+#include "base/hooks.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { READ_STEP = 64 << 10 };
+enum { READ_STEP = 64 << 10, COPY_STEP = 256 << 20, COPY_GRAIN = 2 << 20 };
 
 static sfq_status check_regular(const struct stat *st, const char *path, sfq_error *err)
 {
@@ -66,9 +67,48 @@ sfq_status sfq_map_open(sfq_map *out, const char *path, sfq_error *err)
 
 void sfq_map_close(sfq_map *map)
 {
-    if (map->data != NULL)
-        sfq_sys_munmap((void *)(uintptr_t)map->data, map->size);
+    void *data = (void *)(uintptr_t)map->data;
+    if (map->copied)
+        sfq_mem_free(data);
+    else if (data != NULL)
+        sfq_sys_munmap(data, map->size);
     *map = (sfq_map){0};
+}
+
+typedef struct copy_job {
+    unsigned char *to;
+    const unsigned char *from;
+} copy_job;
+
+static void copy_range(void *ctx, size_t begin, size_t end, int worker)
+{
+    const copy_job *job = ctx;
+    (void)worker;
+    memcpy(job->to + begin, job->from + begin, end - begin);
+}
+
+sfq_status sfq_map_copy(sfq_map *map, sfq_pool *pool, const sfq_hooks *hooks, const char *what,
+                        sfq_error *err)
+{
+    sfq_status status = SFQ_OK;
+    unsigned char *data = NULL;
+    if (map->copied || map->size == 0)
+        return SFQ_OK;
+    data = sfq_mem_huge(map->size);
+    if (data == NULL)
+        return sfq_fail_memory(err, map->size, what);
+    for (size_t at = 0, n; at < map->size; at += n) {
+        copy_job job = {data + at, map->data + at};
+        n = sfq_min_size(COPY_STEP, map->size - at);
+        SFQ_DO(sfq_hooks_check(hooks, err));
+        sfq_pool_run(pool, n, COPY_GRAIN, copy_range, &job);
+    }
+    sfq_sys_munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (sfq_map){.data = data, .size = map->size, .copied = true};
+    data = NULL;
+done:
+    sfq_mem_free(data);
+    return status;
 }
 
 static sfq_status too_big(const char *path, size_t max, sfq_error *err)

@@ -310,6 +310,14 @@ done:
     return status;
 }
 
+sfq_status sfq_checkpoint_copy(sfq_checkpoint *ck, sfq_pool *pool, const sfq_hooks *hooks,
+                               sfq_error *err)
+{
+    for (size_t i = 0; i < ck->shard_count; i++)
+        SFQ_TRY(sfq_safetensors_copy(ck->shards[i].st, pool, hooks, err));
+    return SFQ_OK;
+}
+
 sfq_status sfq_checkpoint_of(sfq_checkpoint **out, const char *name, const sfq_tensor *tensors,
                              size_t count, sfq_error *err)
 {

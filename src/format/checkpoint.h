@@ -13,6 +13,10 @@ sfq_status sfq_checkpoint_open(sfq_checkpoint **out, const char *dir, const sfq_
  * it. `name` stands where a message would name a file. */
 sfq_status sfq_checkpoint_of(sfq_checkpoint **out, const char *name, const sfq_tensor *tensors,
                              size_t count, sfq_error *err);
+/* All files move into memory of huge pages; pointers to tensors' data end. What lies in memory
+ * already stays. */
+sfq_status sfq_checkpoint_copy(sfq_checkpoint *ck, sfq_pool *pool, const sfq_hooks *hooks,
+                               sfq_error *err);
 void sfq_checkpoint_close(sfq_checkpoint **ck);
 size_t sfq_checkpoint_count(const sfq_checkpoint *ck);
 /* Sorted by name (strcmp), whatever the shards: what decides bytes does not depend on the split. */

@@ -144,6 +144,18 @@ done:
     return status;
 }
 
+sfq_status sfq_safetensors_copy(sfq_safetensors *st, sfq_pool *pool, const sfq_hooks *hooks,
+                                sfq_error *err)
+{
+    const unsigned char *before = st->map.data;
+    SFQ_TRY(sfq_map_copy(&st->map, pool, hooks, st->path, err));
+    for (size_t i = 0; i < st->header.count; i++) {
+        sfq_tensor *t = &st->header.items[i].t;
+        t->data = st->map.data + ((const unsigned char *)t->data - before);
+    }
+    return SFQ_OK;
+}
+
 void sfq_safetensors_close(sfq_safetensors **st)
 {
     if (!*st)

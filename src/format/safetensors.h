@@ -12,6 +12,9 @@
 typedef struct sfq_safetensors sfq_safetensors;
 
 sfq_status sfq_safetensors_open(sfq_safetensors **out, const char *path, sfq_error *err);
+/* The tensors move into memory of huge pages (sfq_map_copy); pointers to their data end. */
+sfq_status sfq_safetensors_copy(sfq_safetensors *st, sfq_pool *pool, const sfq_hooks *hooks,
+                                sfq_error *err);
 void sfq_safetensors_close(sfq_safetensors **st);
 size_t sfq_safetensors_count(const sfq_safetensors *st);
 /* In file order (ascending offsets). Data points into the map. */

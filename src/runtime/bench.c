@@ -67,6 +67,7 @@ static sfq_status open_engine(sfq_engine **engine, const sfq_bench_subject *s,
 {
     sfq_model_options options = {
         .struct_size = sizeof(options), .threads = o->threads, .kv_bits = o->kv_bits};
+    options.huge_pages = o->huge_pages;
     options.hooks = o->hooks;
     options.header_only = header_only;
     if (s->shape != NULL)

@@ -46,11 +46,12 @@ uint64_t sfq_engine_copies(const sfq_engine *e)
     return bytes;
 }
 
-static sfq_status check_memory(const sfq_engine *e, const sfq_hooks *hooks, sfq_error *err)
+static sfq_status check_memory(const sfq_engine *e, bool copied, const sfq_hooks *hooks,
+                               sfq_error *err)
 {
     uint64_t available = sfq_memory_available();
-    uint64_t own = sfq_engine_copies(e);
     uint64_t weights = sfq_checkpoint_bytes(e->ck);
+    uint64_t own = sfq_cap_add(sfq_engine_copies(e), copied ? weights : 0);
     if (own > available)
         return sfq_fail_at(err, SFQ_E_MEMORY, e->path, NULL,
                            "%s: opening needs %.1f MB of memory, %.1f MB are available", e->path,
@@ -128,11 +129,12 @@ static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_
     e->kernels = sfq_kernels_get(cap);
     if (e->shape == NULL) {
         SFQ_TRY(open_tokenizer(e, err));
-        SFQ_TRY(check_memory(e, &o->hooks, err));
+        SFQ_TRY(check_memory(e, o->huge_pages, &o->hooks, err));
+        SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
+        if (o->huge_pages)
+            SFQ_TRY(sfq_checkpoint_copy(e->ck, e->pool, &o->hooks, err));
     }
     SFQ_TRY(sfq_net_open(&e->net, e->arch, e->modules, e->ck, e->artifact, &o->hooks, err));
-    if (e->pool == NULL)
-        SFQ_TRY(sfq_pool_open(&e->pool, o->threads, err));
     SFQ_TRY(sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err));
     sfq_exec_set_kv(e->exec, e->kv);
     return SFQ_OK;

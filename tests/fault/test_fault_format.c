@@ -70,7 +70,11 @@ static sfq_status read_weights(const char *name, sfq_error *err)
 {
     sfq_checkpoint *ck;
     SFQ_TRY(sfq_checkpoint_open(&ck, scratch_path(dir, name), NULL, err));
-    sfq_status status = sfq_checkpoint_verify(ck, NULL, err);
+    sfq_status status = sfq_checkpoint_copy(ck, NULL, NULL, err);
+    if (status == SFQ_OK)
+        status = sfq_checkpoint_verify(ck, NULL, err);
+    if (status == SFQ_OK && memcmp(sfq_checkpoint_at(ck, 0)->data, "4567", 4) != 0)
+        status = SFQ_E_INTERNAL;
     if (sfq_checkpoint_count(ck) != 2 || !sfq_checkpoint_find(ck, "bA"))
         status = SFQ_E_INTERNAL;
     sfq_checkpoint_close(&ck);

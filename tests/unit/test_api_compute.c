@@ -80,6 +80,29 @@ static void test_logits(void **state)
     sfq_model_close(&model);
 }
 
+/* Where the weights lie changes nothing. */
+static void test_huge_pages(void **state)
+{
+    (void)state;
+    static const size_t offset[2] = {0, PROMPT};
+    static float want[VOCAB], got[VOCAB];
+    int32_t ids[PROMPT];
+    sfq_model_options o;
+    sfq_model *copy = NULL;
+    prompt_ids(ids);
+    sfq_tokens tokens = {.count = 1, .offset = offset, .ids = ids};
+    sfq_model_options_default(&o);
+    o.threads = 2;
+    o.huge_pages = true;
+    sfq_model *model = open_model(NOVELS, 1);
+    assert_ok(sfq_model_open(&copy, NOVELS, &o, &err));
+    assert_ok(sfq_compute(model, &tokens, SFQ_OUTPUT_LAST, NULL, want, &err));
+    assert_ok(sfq_compute(copy, &tokens, SFQ_OUTPUT_LAST, NULL, got, &err));
+    assert_memory_equal(got, want, sizeof want);
+    sfq_model_close(&copy);
+    sfq_model_close(&model);
+}
+
 /* Texts, their tokens, and what both give; more tokens than a batch holds. */
 static void test_scores(void **state)
 {
@@ -285,6 +308,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_huge_pages),
         cmocka_unit_test(test_scores),
         cmocka_unit_test(test_hidden),
         cmocka_unit_test(test_refused),

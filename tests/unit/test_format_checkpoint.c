@@ -27,6 +27,32 @@ static void good_shards(void)
                     "\"a\":\"m-2.safetensors\"}}");
 }
 
+static bool stop(void *ud)
+{
+    return *(const bool *)ud;
+}
+
+/* Weights in huge pages are the file's, whatever becomes of it; a copy that is stopped leaves
+ * everything as it was. */
+static void copied(void **state)
+{
+    const bool now = true;
+    const sfq_hooks hooks = {.ud = (void *)(uintptr_t)&now, .cancelled = stop};
+    sfq_checkpoint *ck;
+    (void)state;
+    good_shards();
+    assert_int_equal(sfq_checkpoint_open(&ck, scratch, NULL, NULL), SFQ_OK);
+    const void *mapped = sfq_checkpoint_find(ck, "a")->data;
+    assert_int_equal(sfq_checkpoint_copy(ck, NULL, &hooks, NULL), SFQ_E_INTERRUPTED);
+    assert_ptr_equal(sfq_checkpoint_find(ck, "a")->data, mapped);
+    assert_int_equal(sfq_checkpoint_copy(ck, NULL, NULL, NULL), SFQ_OK);
+    assert_ptr_not_equal(sfq_checkpoint_find(ck, "a")->data, mapped);
+    put_safetensors("m-2.safetensors", ONE("a"), 0); /* shorter in place: a map would fault */
+    assert_memory_equal(sfq_checkpoint_find(ck, "a")->data, "\0\1\2", 3);
+    assert_int_equal(sfq_checkpoint_copy(ck, NULL, NULL, NULL), SFQ_OK); /* nothing to do */
+    sfq_checkpoint_close(&ck);
+}
+
 static void expect(sfq_status wanted, const char *words)
 {
     sfq_checkpoint *ck = NULL;
@@ -238,9 +264,13 @@ static void names_of_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shards),         cmocka_unit_test(hostile_index),
-        cmocka_unit_test(hostile_shards), cmocka_unit_test(single_wins_and_pickle_is_refused),
-        cmocka_unit_test(verify),         cmocka_unit_test(names_of_models),
+        cmocka_unit_test(shards),
+        cmocka_unit_test(copied),
+        cmocka_unit_test(hostile_index),
+        cmocka_unit_test(hostile_shards),
+        cmocka_unit_test(single_wins_and_pickle_is_refused),
+        cmocka_unit_test(verify),
+        cmocka_unit_test(names_of_models),
     };
     return cmocka_run_group_tests(tests, files_open, files_close);
 }
