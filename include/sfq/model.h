@@ -44,6 +44,9 @@ typedef enum sfq_head_kind {
     SFQ_HEAD_EMBEDDING = 3   /* mean-pooled vector */
 } sfq_head_kind;
 
+/* "language model", "classifier", "regression", "embedding"; "?" for anything else. */
+SFQ_API const char *sfq_head_kind_name(sfq_head_kind head);
+
 typedef struct sfq_layer_info {
     int heads; /* query heads that this layer keeps */
     int kv_heads;

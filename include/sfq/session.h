@@ -128,8 +128,8 @@ typedef struct sfq_tokens {
 } sfq_tokens;
 
 /* The tokens that sfq_classify and sfq_embed read: with special tokens, pairs truncated longest
- * first to the model's positions. *out is freed with sfq_tokens_clear. DATA for an input that is no
- * UTF-8 or gives no tokens. */
+ * first to the model's positions; for a language model nothing is truncated. *out is freed with
+ * sfq_tokens_clear. DATA for an input that is no UTF-8 or gives no tokens. */
 SFQ_API sfq_status sfq_encode(const sfq_model *model, const sfq_text_pair *inputs, size_t count,
                               sfq_tokens *out, sfq_error *err);
 SFQ_API void sfq_tokens_clear(sfq_tokens *tokens);

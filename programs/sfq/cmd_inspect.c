@@ -34,21 +34,6 @@ static sfq_status put_layers(json_t *object, const sfq_model *model, int count, 
     return status;
 }
 
-static const char *head_name(sfq_head_kind head)
-{
-    switch (head) {
-    case SFQ_HEAD_LM:
-        return "language model";
-    case SFQ_HEAD_CLASSIFIER:
-        return "classifier";
-    case SFQ_HEAD_REGRESSION:
-        return "regression";
-    case SFQ_HEAD_EMBEDDING:
-        return "embedding";
-    }
-    return "?";
-}
-
 static sfq_status print_json(const sfq_model *model, const sfq_model_info *m, bool verified,
                              sfq_error *err)
 {
@@ -56,7 +41,7 @@ static sfq_status print_json(const sfq_model *model, const sfq_model_info *m, bo
     cli_json_text(o, "path", m->path);
     cli_json_text(o, "architecture", m->architecture);
     cli_json_text(o, "family", m->family);
-    cli_json_text(o, "head", head_name(m->head));
+    cli_json_text(o, "head", sfq_head_kind_name(m->head));
     cli_json_bool(o, "compressed", m->compressed);
     cli_json_int(o, "parameters", m->parameters);
     cli_json_int(o, "bytes", m->bytes);
@@ -122,7 +107,7 @@ static sfq_status print_text(cli_context *cli, const sfq_model *model, const sfq
 {
     cli_text a, b, c;
     cli_outf("%s\n", m->path);
-    cli_outf("  %s (%s, %s), %s\n", m->architecture, m->family, head_name(m->head),
+    cli_outf("  %s (%s, %s), %s\n", m->architecture, m->family, sfq_head_kind_name(m->head),
              m->compressed ? "compressed by sfq" : "not compressed");
     cli_outf("  parameters   %s", cli_count(&a, (double)m->parameters));
     if (m->parameters != m->original_parameters)

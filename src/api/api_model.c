@@ -43,6 +43,21 @@ void sfq_model_close(sfq_model **model)
     *model = NULL;
 }
 
+const char *sfq_head_kind_name(sfq_head_kind head)
+{
+    switch (head) {
+    case SFQ_HEAD_LM:
+        return "language model";
+    case SFQ_HEAD_CLASSIFIER:
+        return "classifier";
+    case SFQ_HEAD_REGRESSION:
+        return "regression";
+    case SFQ_HEAD_EMBEDDING:
+        return "embedding";
+    }
+    return "?";
+}
+
 sfq_status sfq_model_info_get(const sfq_model *model, sfq_model_info *out, sfq_error *err)
 {
     SFQ_API_NEED(model);

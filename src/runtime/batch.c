@@ -100,13 +100,16 @@ static sfq_status flush(sfq_inputs_pass *p, sfq_error *err)
     return SFQ_OK;
 }
 
-/* The whole input with special tokens; at least one token, or there is nothing to compute. */
+/* The whole input with special tokens; at least one token, or there is nothing to compute. Labels
+ * and vectors of a cut text mean something; the next token after a beginning that is gone does
+ * not, so language models get it whole. */
 static sfq_status encode_input(const sfq_engine *engine, const sfq_text_pair *in, size_t number,
                                sfq_encoding *out, sfq_error *err)
 {
     const char *text = in->text != NULL ? in->text : "";
+    bool whole = engine->arch->head == SFQ_MODEL_HEAD_LM;
     SFQ_TRY(sfq_tokenizer_encode(engine->tokenizer, text, in->text_bytes, in->pair, in->pair_bytes,
-                                 true, (size_t)engine->arch->max_positions, out, err));
+                                 true, whole ? 0 : (size_t)engine->arch->max_positions, out, err));
     if (out->count > 0)
         return SFQ_OK;
     sfq_encoding_clear(out);

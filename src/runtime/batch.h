@@ -35,7 +35,7 @@ sfq_batch sfq_sequences_batch(const sfq_sequences *s);
 typedef sfq_status (*sfq_inputs_fn)(void *ud, const sfq_batch *batch, size_t first, sfq_error *err);
 
 /* Adds the inputs' tokens to *out, with special tokens, pairs cut longest first to the model's
- * positions. The tokenizer must be there. */
+ * positions unless it is a language model. The tokenizer must be there. */
 sfq_status sfq_inputs_encode(const sfq_engine *engine, const sfq_text_pair *inputs, size_t count,
                              sfq_sequences *out, sfq_error *err);
 

@@ -36,6 +36,8 @@ static void test_info(void **state)
     assert_int_equal(info.macs_per_token, table + 6 * blocks);
     assert_int_equal(info.activation_bits, 32);
     assert_int_equal(info.head, SFQ_HEAD_LM);
+    assert_string_equal(sfq_head_kind_name(info.head), "language model");
+    assert_string_equal(sfq_head_kind_name((sfq_head_kind)9), "?");
     assert_false(info.compressed);
     assert_near(info.scale_overhead, 0, 0);
     assert_near(info.reduction, 1 - (double)info.bytes / (double)info.original_bytes, 1e-15);

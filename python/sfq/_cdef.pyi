@@ -1,0 +1,5 @@
+"""What the build makes of the public headers (python/make_binding.py)."""
+
+from typing import Any
+
+ffi: Any
