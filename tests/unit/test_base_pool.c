@@ -4,7 +4,9 @@
 
 #include "unit/unit.h"
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static sfq_error err;
@@ -146,6 +148,38 @@ static void many_small_runs(void **state)
     alarm(0);
 }
 
+static long times_blocked(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_nvcsw;
+}
+
+/* Four threads on two processors and on one. There the caller, who has the only processor, must
+ * give it away for a job of fixed ranges to end; it blocks to do so. Did it spin until its time
+ * slice ends, it would not be counted as blocked. */
+static void crowded(void **state)
+{
+    (void)state;
+    cpu_set_t all, some;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    CPU_ZERO(&some);
+    alarm(120);
+    for (size_t i = 0, count = 0; i < CPU_SETSIZE && count < 2; i++) {
+        if (!CPU_ISSET(i, &all))
+            continue;
+        CPU_SET(i, &some);
+        count++;
+        assert_int_equal(sched_setaffinity(0, sizeof some, &some), 0);
+        const long before = times_blocked();
+        run_many(4, 900); /* 600 of them fixed */
+        if (count == 1)
+            assert_true(times_blocked() - before > 300);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    alarm(0);
+}
+
 static double cpu_seconds(void)
 {
     struct timespec t;
@@ -214,9 +248,13 @@ static void no_overflow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_item_once), cmocka_unit_test(split_is_even),
-        cmocka_unit_test(many_small_runs), cmocka_unit_test(sleeps_when_idle_and_wakes),
-        cmocka_unit_test(open_and_close),  cmocka_unit_test(no_overflow),
+        cmocka_unit_test(every_item_once),
+        cmocka_unit_test(split_is_even),
+        cmocka_unit_test(many_small_runs),
+        cmocka_unit_test(crowded),
+        cmocka_unit_test(sleeps_when_idle_and_wakes),
+        cmocka_unit_test(open_and_close),
+        cmocka_unit_test(no_overflow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
