@@ -5,7 +5,7 @@
  * 1. Compress a checkpoint (compress.h):
  *        sfq_compress_options o;  sfq_compress_options_default(&o);
  *        o.model = "model-dir";  o.output = "out-dir";
- *        o.prune = 0;  o.steps = 0;  // this version neither prunes nor recalibrates
+ *        o.prune = 0;  o.steps = 0;  // fuse only: needs no data
  *        sfq_compress_result r;  sfq_error e;
  *        if (sfq_compress(&o, &r, &e)) puts(e.message);
  *
@@ -17,6 +17,8 @@
  * 3. Measure it (session.h): sfq_evaluate() for accuracy, perplexity and the distance to another
  *    model, sfq_bench() for speed.
  *
+ * A single packed matrix, for frameworks that keep the rest of a model: linear.h.
+ *
  * Rules that hold everywhere: a call returns sfq_status, 0 is success; options are filled by
  * sfq_x_options_default(), and NULL means the defaults where they are enough (a compression or an
  * evaluation must say of what); handles are opened with sfq_x_open(&x, ...)
@@ -27,6 +29,7 @@
 
 #include <sfq/common.h>
 #include <sfq/compress.h>
+#include <sfq/linear.h>
 #include <sfq/model.h>
 #include <sfq/session.h>
 

@@ -69,6 +69,28 @@ static sfq_status do_compute(double *result, sfq_error *err)
     return status;
 }
 
+static sfq_status do_linear(double *result, sfq_error *err)
+{
+    static float w[32 * 96], scales[64], x[3 * 96], y[3 * 32];
+    static _Alignas(64) uint8_t codes[2 * 2 * 1024];
+    bool f16 = false;
+    sfq_workers *workers = NULL;
+    sfq_linear_weight weight = {32, 96, 8, 12, codes, scales, NULL};
+    for (size_t i = 0; i < sizeof w / sizeof *w; i++)
+        w[i] = (float)((i * 37) % 101) - 50;
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
+        x[i] = (float)(i % 7);
+    sfq_status status = sfq_workers_open(&workers, 1, err);
+    if (status == SFQ_OK)
+        status = sfq_linear_pack(workers, w, 32, 96, 8, NULL, NULL, codes, scales, &f16, err);
+    if (status == SFQ_OK)
+        status = sfq_linear_apply(workers, &weight, x, 3, y, err);
+    for (size_t i = 0; i < sizeof y / sizeof *y && status == SFQ_OK; i++)
+        *result += fabs((double)y[i]);
+    sfq_workers_close(&workers);
+    return status;
+}
+
 static sfq_status do_text(double *result, sfq_error *err)
 {
     static const char *const files[1] = {"tests/data/passage.txt"};
@@ -190,6 +212,12 @@ static void test_compute(void **state)
     torture(do_compute);
 }
 
+static void test_linear(void **state)
+{
+    (void)state;
+    torture(do_linear);
+}
+
 static void test_text(void **state)
 {
     (void)state;
@@ -224,9 +252,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generate), cmocka_unit_test(test_compute),
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_task),
-        cmocka_unit_test(test_csv),      cmocka_unit_test(test_open),
-        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_linear),   cmocka_unit_test(test_text),
+        cmocka_unit_test(test_task),     cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_open),     cmocka_unit_test(test_shape),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,104 @@
+"""Packed matrices for frameworks: memory addresses in, the C kernels behind. Who owns the memory is
+the caller's business; layouts are those of an artifact (docs/FORMAT.md)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from . import errors
+from ._native import Hooks, ProgressOption, call, ffi, lib
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How W [outputs, inputs] is packed: codes uint8 [panels, k_blocks, 128 * bits], scales
+    [panels, segments, 16 / share]."""
+
+    codes: tuple[int, int, int]
+    scales: tuple[int, int, int]
+
+
+@functools.lru_cache(maxsize=4096)
+def layout(outputs: int, inputs: int, bits: int) -> Layout:
+    """ArgumentError for bits outside 2..8 and sizes of 0."""
+    if outputs < 1 or inputs < 1:
+        raise errors.ArgumentError(f"a matrix of {outputs} x {inputs} weights is empty",
+                                   "E_ARGUMENT")
+    c = ffi.new("sfq_linear_layout *")
+    call(lib.sfq_linear_layout_get, outputs, inputs, bits, c)
+    return Layout((c.panels, c.k_blocks, 128 * bits), (c.panels, c.segments, 16 // c.share))
+
+
+class Weight:
+    """Where a packed matrix lies: addresses of codes (64-byte aligned), float32 scales, and a
+    float32 bias or 0. What the addresses point to must outlive it."""
+
+    __slots__ = ("c",)
+
+    def __init__(self, outputs: int, inputs: int, bits: int, activation_bits: int, codes: int,
+                 scales: int, bias: int = 0) -> None:
+        self.c = ffi.new("sfq_linear_weight *", (
+            outputs, inputs, bits, activation_bits, ffi.cast("const uint8_t *", codes),
+            ffi.cast("const float *", scales), ffi.cast("const float *", bias)))
+
+
+class Workers:
+    """The threads that multiply, opened at the first use and shared by the whole process. Calls
+    wait for each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._handle: Optional[Any] = None
+        self._threads = 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """In a forked child the threads are gone, and the lock may be held by one of them."""
+        self._lock = threading.Lock()
+        self._handle = None
+
+    def _open(self) -> Any:
+        if self._handle is None:
+            out = ffi.new("sfq_workers **")
+            call(lib.sfq_workers_open, out, self._threads)
+            self._handle = ffi.gc(out, lib.sfq_workers_close)
+        return self._handle[0]
+
+    def set_threads(self, threads: int) -> None:
+        """0: as many as this process may use physical cores; else 1..256."""
+        with self._lock:
+            self._handle = None
+            before, self._threads = self._threads, threads
+            try:
+                self._open()
+            except errors.Error:
+                self._threads = before
+                raise
+
+    def apply(self, weight: Weight, x: int, rows: int, y: int) -> None:
+        """y [rows, outputs] = x [rows, inputs] W^T + bias; addresses of float32."""
+        with self._lock:
+            call(lib.sfq_linear_apply, self._open(), weight.c, ffi.cast("const float *", x), rows,
+                 ffi.cast("float *", y))
+
+    def unpack(self, weight: Weight, out: int) -> None:
+        """out [outputs, inputs], float32."""
+        with self._lock:
+            call(lib.sfq_linear_unpack, self._open(), weight.c, ffi.cast("float *", out))
+
+    def pack(self, weight: int, outputs: int, inputs: int, bits: int, energy: int, codes: int,
+             scales: int, progress: ProgressOption = False) -> bool:
+        """Quantizes float32 weights; whether F16 holds every scale exactly."""
+        f16 = ffi.new("bool *")
+        with self._lock, Hooks(progress) as hooks:
+            hooks.call(lib.sfq_linear_pack, self._open(), ffi.cast("const float *", weight),
+                       outputs, inputs, bits, ffi.cast("const float *", energy), hooks.c,
+                       ffi.cast("uint8_t *", codes), ffi.cast("float *", scales), f16)
+        return bool(f16[0])
+
+
+workers = Workers()

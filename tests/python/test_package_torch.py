@@ -1,0 +1,229 @@
+"""`sfq.torch`: the packed layer as a citizen of PyTorch, and the same numbers as everywhere else."""
+
+import copy
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from package import sfq
+
+import sfq.torch as sfq_torch
+from sfq.torch import Linear
+
+SHAPES = ((1, 1), (64, 16), (65, 17), (333, 96), (1500, 40))
+
+
+def float_layer(k, n, bias=True, seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(k, n, bias)
+
+
+def inputs(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def relative(got, wanted):
+    return float((got - wanted).detach().norm() / wanted.detach().norm())
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("k, n", SHAPES)
+def test_product_of_decoded_weights(k, n, bits):
+    layer = Linear.from_float(float_layer(k, n), bits=bits, activation_bits=14)
+    x = inputs(5, k)
+    wanted = torch.nn.functional.linear(x, layer.dequantize(), layer.bias)
+    assert relative(layer(x), wanted) < 1e-3
+
+
+def test_error_falls_with_bits():
+    linear = float_layer(512, 64)
+    errors = [relative(Linear.from_float(linear, bits=b).dequantize(), linear.weight)
+              for b in range(2, 9)]
+    assert all(a > 1.7 * b for a, b in zip(errors, errors[1:])) and errors[-1] < 0.01
+
+
+def test_energy_weighs_errors():
+    linear = float_layer(512, 64)
+    energy = torch.full((512,), 0.01)
+    energy[::16] = 100
+
+    def cost(layer):
+        return float(((layer.dequantize() - linear.weight) ** 2 * energy).sum())
+    assert cost(Linear.from_float(linear, bits=3, energy=energy)) < cost(
+        Linear.from_float(linear, bits=3))
+
+
+def test_same_as_the_artifact(models, tmp_path):
+    """A layer filled from an artifact's tensors decodes to what `sfq export` writes, and a layer
+    packed here has the artifact's own bytes."""
+    from safetensors.torch import load_file
+
+    out = tmp_path / "o"
+    sfq.compress(models("sst2-tiny"), out, prune=0, steps=0, bits=6)
+    sfq.export(out, tmp_path / "plain")
+    packed, plain = load_file(out / "model.safetensors"), load_file(
+        tmp_path / "plain" / "model.safetensors")
+    dense = load_file(models("sst2-tiny") / "model.safetensors")
+    name = next(n[:-6] for n in packed if n.endswith("attention.self.query.codes"))
+    n, k = plain[name + ".weight"].shape
+    layer = Linear(k, n, bits=6)
+    layer.load_state_dict({part: packed[f"{name}.{part}"] for part in ("codes", "scales", "bias")})
+    stored = plain[name + ".weight"].float()
+    assert relative(layer.dequantize(), stored) < 1e-3  # the export is in 16 bits
+    again = Linear.from_weight(dense[name + ".weight"], bits=6)
+    assert torch.equal(again.codes, layer.codes) and torch.equal(again.scales, layer.scales)
+
+
+def test_rows_and_threads_change_nothing():
+    layer = Linear.from_float(float_layer(700, 48), bits=5)
+    x = inputs(70, 700)
+    try:
+        sfq_torch.set_num_threads(1)
+        one = layer(x)
+        sfq_torch.set_num_threads(3)
+        assert torch.equal(layer(x), one)
+    finally:
+        sfq_torch.set_num_threads(0)
+    assert torch.equal(torch.cat([layer(row) for row in x.split(7)]), one)
+    assert torch.equal(layer(x[3]), one[3])
+    assert torch.equal(layer(x.reshape(2, 35, 700)), one.reshape(2, 35, 48))
+    assert layer(x[:0]).shape == (0, 48)
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float64))
+def test_input_types(dtype):
+    layer = Linear.from_float(float_layer(64, 32))
+    x = inputs(3, 64).to(dtype)
+    y = layer(x)
+    assert y.dtype == dtype and torch.equal(y, layer(x.float()).to(dtype))
+    assert torch.equal(layer(x.T.contiguous().T), y)
+
+
+# ---- a module like others ------------------------------------------------------------------------
+
+
+def test_casts_leave_the_weights():
+    layer = Linear.from_float(float_layer(64, 32))
+    x = inputs(3, 64)
+    wanted = layer(x)
+    model = torch.nn.Sequential(copy.deepcopy(layer)).to(torch.bfloat16)
+    assert model[0].scales.dtype == torch.float16 and torch.equal(model(x), wanted)
+    assert torch.nn.Sequential(copy.deepcopy(layer)).to("meta")[0].codes.device.type == "meta"
+
+
+def test_save_and_load(tmp_path):
+    layer = Linear.from_float(float_layer(300, 20), bits=4)
+    wide = Linear.from_weight(inputs(20, 300) * 1e6, bits=4)
+    assert layer.scales.dtype == torch.float16 and wide.scales.dtype == torch.float32
+    for made in (layer, wide):
+        file = io.BytesIO()
+        torch.save(made.state_dict(), file)
+        file.seek(0)
+        other = Linear(300, 20, bias=made.bias is not None, bits=4)
+        other.load_state_dict(torch.load(file))
+        x = inputs(2, 300)
+        assert torch.equal(other(x), made(x))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Linear(300, 20, bits=5).load_state_dict(layer.state_dict())
+
+
+def test_opcheck():
+    layer = Linear.from_float(float_layer(96, 40), bits=4)
+    sizes = (40, 96, 4, 12)
+    for bias in (layer.bias, None, layer.bias.clone().requires_grad_()):
+        for x in (inputs(3, 96), inputs(2, 3, 96).requires_grad_()):
+            torch.library.opcheck(torch.ops.sfq.linear.default,
+                                  (x, layer.codes, layer.scales, bias, *sizes))
+    torch.library.opcheck(torch.ops.sfq.unpack.default, (layer.codes, layer.scales, 40, 96, 4))
+
+
+def test_gradient():
+    layer = Linear.from_float(float_layer(96, 40), bits=4)
+    layer.bias.requires_grad_()
+    x = inputs(5, 96).requires_grad_()
+    (layer(x) ** 2).sum().backward()
+    with torch.no_grad():
+        up = 2 * layer(x)
+    assert relative(x.grad, up @ layer.dequantize()) < 1e-6
+    assert relative(layer.bias.grad, up.sum(0)) < 1e-6
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = Linear.from_float(float_layer(48, 96, seed=2), bits=8)
+        self.down = Linear.from_float(float_layer(96, 48, seed=3), bits=4)
+
+    def forward(self, x):
+        return x + self.down(torch.nn.functional.gelu(self.up(x)))
+
+
+def test_compile():
+    block = Block()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (1, 4, 9):
+        x = inputs(rows, 48).requires_grad_()
+        twin = x.detach().clone().requires_grad_()
+        assert torch.equal(compiled(x), block(twin))
+        compiled(x).sum().backward()
+        block(twin).sum().backward()
+        assert torch.allclose(x.grad, twin.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_export():
+    block = Block().eval()
+    rows = torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(block, (inputs(4, 48),), dynamic_shapes=({0: rows},))
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "sfq.linear.default" in names
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    again = torch.export.load(file).module()
+    x = inputs(7, 48)
+    assert torch.equal(again(x), block(x))
+
+
+def test_forked_child_has_threads_of_its_own():
+    layer = Linear.from_float(float_layer(256, 256))
+    x = inputs(64, 256)
+    wanted = layer(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(layer(x), wanted) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part, call", (
+    ("2..8", lambda: Linear(4, 4, bits=9)),
+    ("empty", lambda: Linear(0, 4)),
+    ("activation_bits", lambda: Linear(4, 4, activation_bits=7)),
+    ("float16", lambda: Linear(4, 4, scale_dtype=torch.bfloat16)),
+    (r"\[\.\.\., 64\]", lambda: Linear(64, 8)(torch.zeros(3, 63))),
+    ("int64", lambda: Linear(64, 8)(torch.zeros(3, 64, dtype=torch.int64))),
+    ("int32", lambda: Linear.from_weight(torch.zeros(3, 4, dtype=torch.int32))),
+    ("energy", lambda: Linear.from_weight(torch.zeros(3, 4), energy=torch.zeros(3))),
+    ("codes are", lambda: torch.ops.sfq.unpack(torch.zeros(1, 1, 8, dtype=torch.uint8),
+                                               torch.zeros(1, 1, 1), 8, 64, 8)),
+    ("256", lambda: sfq_torch.set_num_threads(257)),
+))
+def test_refused(part, call):
+    with pytest.raises(sfq.ArgumentError, match=part):
+        call()
+
+
+def test_not_finite():
+    weight = torch.zeros(20, 30)
+    weight[3, 4] = float("nan")
+    with pytest.raises(sfq.NumericError, match="20 x 30"):
+        Linear.from_weight(weight)
+    assert np.isfinite(Linear.from_weight(torch.zeros(20, 30)).dequantize().numpy()).all()
