@@ -54,10 +54,21 @@ typedef struct sfq_pack_rows_args {
     int8_t *bytes; /* [M * planes * k_blocks * 64] */
 } sfq_pack_rows_args;
 
+typedef enum sfq_activation {
+    SFQ_ACT_SILU = 0,
+    SFQ_ACT_GELU,      /* x/2 (1 + erf(x/sqrt 2)) */
+    SFQ_ACT_GELU_TANH, /* "gelu_new", "gelu_pytorch_tanh" */
+    SFQ_ACT_RELU,
+    SFQ_ACT_TANH,
+    SFQ_ACT_QUICK_GELU,
+    SFQ_ACT_COUNT
+} sfq_activation;
+
 /* y[m, n] = bias[n] + fma-chain over segments s ascending, starting from 0:
  *   acc = sum_k (code[n,k] - zero_point) * a[m,k]   (int32, exact)
  *   y   = fma((float)acc, scale_w[n,s] * scale_a[m,s], y)
- * then + bias. Only panels [panel_begin, panel_end) are written, and only the n true outputs. */
+ * then + bias, then, where `activated`, act(y) with act's bits. Only panels [panel_begin,
+ * panel_end) are written, and only the n true outputs. */
 typedef struct sfq_qgemm_args {
     const uint8_t *codes; /* panel p starts at p * panel_bytes; 64-byte aligned */
     size_t panel_bytes;
@@ -73,8 +84,10 @@ typedef struct sfq_qgemm_args {
     const float *a_scales; /* [M, segments] */
     const int32_t *a_sums; /* [M, segments] */
     size_t m;
-    float *y; /* [M, ldy]; may be NULL when raw is set */
+    float *y; /* [M, ldy]; may be NULL when raw is set and nothing is activated */
     size_t ldy;
+    bool activated;
+    sfq_activation act;
     int32_t *raw;  /* [M, segments, N] exact acc for the checks, or NULL */
     void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned, one per worker */
 } sfq_qgemm_args;
@@ -146,16 +159,6 @@ typedef struct sfq_attn_args {
 } sfq_attn_args;
 
 /* ---- element and row operations ------------------------------------------------------------- */
-
-typedef enum sfq_activation {
-    SFQ_ACT_SILU = 0,
-    SFQ_ACT_GELU,      /* x/2 (1 + erf(x/sqrt 2)) */
-    SFQ_ACT_GELU_TANH, /* "gelu_new", "gelu_pytorch_tanh" */
-    SFQ_ACT_RELU,
-    SFQ_ACT_TANH,
-    SFQ_ACT_QUICK_GELU,
-    SFQ_ACT_COUNT
-} sfq_activation;
 
 typedef struct sfq_kernels {
     sfq_isa isa; /* the highest that any entry uses */

@@ -212,12 +212,12 @@ static void sfq_attention_project(const sfq_attention_job *job, const float *x,
     sfq_exec *e = job->e;
     size_t c = (size_t)e->net->arch->hidden, q = job->heads * job->d, kv = job->kv_heads * job->d;
     if (job->w->qkv.n > 0) {
-        const sfq_linear fused = {&job->w->qkv, e->qkv, job->ld};
+        const sfq_linear fused = {.w = &job->w->qkv, .y = e->qkv, .ldy = job->ld};
         sfq_linear_run_after(e, &fused, 1, x, c, job->t, before);
     } else {
-        const sfq_linear parts[] = {{&job->w->q, e->qkv, job->ld},
-                                    {&job->w->k, e->qkv + q, job->ld},
-                                    {&job->w->v, e->qkv + q + kv, job->ld}};
+        const sfq_linear parts[] = {{.w = &job->w->q, .y = e->qkv, .ldy = job->ld},
+                                    {.w = &job->w->k, .y = e->qkv + q, .ldy = job->ld},
+                                    {.w = &job->w->v, .y = e->qkv + q + kv, .ldy = job->ld}};
         sfq_linear_run_after(e, parts, 3, x, c, job->t, before);
     }
 }
@@ -284,6 +284,6 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
         sfq_attention_split(&job);
         sfq_save_rows(save->att, e->att, job.t, job.heads * job.d, job.heads * job.d);
     }
-    const sfq_linear o = {&job.w->o, out, (size_t)arch->hidden};
+    const sfq_linear o = {.w = &job.w->o, .y = out, .ldy = (size_t)arch->hidden};
     sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, job.t);
 }

@@ -91,20 +91,28 @@ static void sfq_act_rows(void *ctx, size_t begin, size_t end, int worker)
     sfq_act_task(ctx, begin * job->chunks, end * job->chunks, worker);
 }
 
+/* Gate and up, or up, to e->ffn. */
 static void sfq_mlp_up(sfq_exec *e, size_t t, int layer, const float *x, const sfq_act_job *act,
-                       const sfq_row_step *before)
+                       const sfq_row_step *before, bool activated)
 {
     const sfq_layer_weights *w = &e->net->layer[layer];
-    const sfq_linear gated[] = {{&w->gate, e->ffn, act->ld}, {&w->up, e->ffn + act->f, act->ld}};
-    const sfq_linear plain = {&w->up, e->ffn, act->ld};
+    const size_t c = (size_t)e->net->arch->hidden;
+    const sfq_linear gated[] = {{.w = &w->gate, .y = e->ffn, .ldy = act->ld},
+                                {.w = &w->up, .y = e->ffn + act->f, .ldy = act->ld}};
+    const sfq_linear plain = {.w = &w->up,
+                              .y = e->ffn,
+                              .ldy = act->ld,
+                              .activated = activated,
+                              .act = e->net->arch->activation};
     if (e->net->arch->gated)
-        sfq_linear_run_after(e, gated, 2, x, (size_t)e->net->arch->hidden, t, before);
+        sfq_linear_run_after(e, gated, 2, x, c, t, before);
     else
-        sfq_linear_run_after(e, &plain, 1, x, (size_t)e->net->arch->hidden, t, before);
+        sfq_linear_run_after(e, &plain, 1, x, c, t, before);
 }
 
-/* The activation is a step of down's quantization, unless there are fewer rows than keep the
- * threads busy: then it is cut along the row. */
+/* The activation of a packed plain MLP comes with up's products, unless what is before it is
+ * wanted. Else it is a step of down's quantization, or, for fewer rows than keep the threads busy,
+ * cut along the row. */
 static void sfq_mlp_run(sfq_exec *e, size_t t, int layer, const float *x, float *out,
                         const sfq_row_step *before, const sfq_block_save *save)
 {
@@ -114,16 +122,18 @@ static void sfq_mlp_run(sfq_exec *e, size_t t, int layer, const float *x, float 
     sfq_act_job act = {e, f, arch->gated ? 2 * f : f, (f + SFQ_ACT_CHUNK - 1) / SFQ_ACT_CHUNK};
     sfq_row_step step = {sfq_act_rows, &act, 8 * f};
     bool whole = act.chunks == 1 || t >= 2 * e->threads;
+    const bool with_up = w->up.packed && !arch->gated && !save->ffn_pre;
+    const bool due = f > 0 && !with_up;
     if (f > 0)
-        sfq_mlp_up(e, t, layer, x, &act, before);
+        sfq_mlp_up(e, t, layer, x, &act, before, with_up);
     else if (before)
         sfq_exec_rows(e, t, before->work, before->fn, before->ctx);
     sfq_save_rows(save->ffn_in, x, t, c, c);
     sfq_save_rows(save->ffn_pre, e->ffn, t, f > 0 ? act.ld : 0, act.ld);
-    if (f > 0 && !whole)
+    if (due && !whole)
         sfq_exec_rows(e, t * act.chunks, 8 * sfq_min_size(f, SFQ_ACT_CHUNK), sfq_act_task, &act);
-    const sfq_linear down = {&w->down, out, c};
-    sfq_linear_run_after(e, &down, 1, e->ffn, act.ld, t, f > 0 && whole ? &step : NULL);
+    const sfq_linear down = {.w = &w->down, .y = out, .ldy = c};
+    sfq_linear_run_after(e, &down, 1, e->ffn, act.ld, t, due && whole ? &step : NULL);
     sfq_save_rows(save->ffn_act, e->ffn, t, f, act.ld);
 }
 

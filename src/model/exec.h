@@ -63,6 +63,8 @@ typedef struct sfq_linear {
     const sfq_matrix *w; /* [N, K] */
     float *y;            /* [M, ldy] */
     size_t ldy;
+    bool activated; /* y = act(y); packed matrices only */
+    sfq_activation act;
 } sfq_linear;
 
 enum { SFQ_LINEAR_MAX = 3 };

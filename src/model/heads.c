@@ -24,7 +24,7 @@ sfq_status sfq_forward_logits(sfq_exec *exec, const float *hidden, const size_t 
         size_t m = sfq_min_size(count - done, exec->capacity);
         for (size_t i = 0; i < m; i++)
             memcpy(exec->h + i * c, hidden + rows[done + i] * c, c * sizeof(float));
-        const sfq_linear head = {&net->lm_head, logits + done * v, v};
+        const sfq_linear head = {.w = &net->lm_head, .y = logits + done * v, .ldy = v};
         sfq_linear_run(exec, &head, 1, exec->h, c, m);
         done += m;
     }
@@ -44,8 +44,9 @@ sfq_status sfq_forward_labels(sfq_exec *exec, const sfq_batch *batch, const floa
         size_t m = sfq_min_size(batch->sequences - done, exec->capacity);
         for (size_t i = 0; i < m; i++)
             memcpy(exec->h + i * c, hidden + batch->offset[done + i] * c, c * sizeof(float));
-        const sfq_linear pooler = {&net->pooler, exec->att, c};
-        const sfq_linear classifier = {&net->classifier, out + done * labels, labels};
+        const sfq_linear pooler = {.w = &net->pooler, .y = exec->att, .ldy = c};
+        const sfq_linear classifier = {
+            .w = &net->classifier, .y = out + done * labels, .ldy = labels};
         sfq_linear_run(exec, &pooler, 1, exec->h, c, m);
         for (size_t i = 0; i < m; i++)
             exec->kernels->act(act, exec->att + i * c, c);

@@ -70,7 +70,7 @@ sfq_status sfq_grad_labels(sfq_grad *grad, const float *d_labels, float *d_hidde
     float *pre = grad->attn_sum, *pooled = grad->ffn_in, *d_pooled = grad->d_act;
     for (size_t i = 0; i < m; i++)
         memcpy(grad->in + i * c, final_hidden(grad) + b->offset[i] * c, c * sizeof(float));
-    const sfq_linear pooler = {&net->pooler, pre, c};
+    const sfq_linear pooler = {.w = &net->pooler, .y = pre, .ldy = c};
     sfq_linear_run(grad->exec, &pooler, 1, grad->in, c, m);
     memcpy(pooled, pre, m * c * sizeof(float));
     grad->exec->kernels->act(act, pooled, m * c);

@@ -252,7 +252,9 @@ static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const fl
                             .a_scales = e->a_scales,
                             .a_sums = e->a_sums,
                             .y = part->y,
-                            .ldy = part->ldy};
+                            .ldy = part->ldy,
+                            .activated = part->activated,
+                            .act = part->act};
 }
 
 /* Whether a part can join the job: other activation bits need other codes. */

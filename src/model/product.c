@@ -90,7 +90,7 @@ sfq_status sfq_product_run(sfq_workers *w, const sfq_matrix *matrix, const float
         return SFQ_OK;
     SFQ_TRY(reserve(w, sfq_min_size(m, MOST_ROWS), &matrix->cluster, err));
     for (size_t at = 0; at < m; at += MOST_ROWS) {
-        const sfq_linear part = {matrix, y + at * matrix->n, matrix->n};
+        const sfq_linear part = {.w = matrix, .y = y + at * matrix->n, .ldy = matrix->n};
         sfq_linear_run(&w->exec, &part, 1, x + at * matrix->k, matrix->k,
                        sfq_min_size(MOST_ROWS, m - at));
     }

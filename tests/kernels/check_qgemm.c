@@ -116,6 +116,21 @@ static void compare(const sfq_qgemm_args *got, const sfq_qgemm_args *want, const
     }
 }
 
+/* y [M, ldy] of `plain` activated by act, against qgemm's own, in two pieces of panels. */
+static void activation(const sfq_kernels *k, const qgemm_case *c, const sfq_qgemm_args *plain)
+{
+    sfq_qgemm_args want = *plain, got = c->a;
+    outputs(&got);
+    got.raw = NULL;
+    got.activated = true;
+    got.act = (sfq_activation)check_between(0, SFQ_ACT_COUNT - 1);
+    for (size_t m = 0; m < want.m; m++)
+        k->act(got.act, want.y + m * want.ldy, want.n);
+    k->qgemm(&got, 0, c->panels / 2);
+    k->qgemm(&got, c->panels / 2, c->panels);
+    compare(&got, &want, "activated");
+}
+
 static void against_ref(const sfq_kernels *k, const qgemm_case *c)
 {
     sfq_qgemm_args want = c->a, got = c->a;
@@ -134,6 +149,7 @@ static void against_ref(const sfq_kernels *k, const qgemm_case *c)
     y_only.raw = NULL;
     k->qgemm(&y_only, 0, c->panels);
     compare(&y_only, &want, "y without raw");
+    activation(k, c, &y_only);
 }
 
 static void invariance(const sfq_kernels *k, const qgemm_case *c)

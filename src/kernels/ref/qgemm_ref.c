@@ -42,6 +42,8 @@ static void panel_row(const sfq_qgemm_args *g, size_t p, size_t m)
         size_t n = p * SFQ_PANEL_N + j;
         g->y[m * g->ldy + n] = g->bias ? y[j] + g->bias[n] : y[j];
     }
+    if (g->activated)
+        sfq_act_ref(g->act, g->y + m * g->ldy + p * SFQ_PANEL_N, outputs);
 }
 
 void sfq_qgemm_ref(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)

@@ -12,7 +12,9 @@
 #define SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 
 #include "base/ck.h"
-#include "kernels/kernel_decls.h"
+#include "kernels/x86/vec_avx512.h"
+
+#include "kernels/x86/act_template.h"
 #include "kernels/x86/unpack_avx512.h"
 
 #include <assert.h>
@@ -51,7 +53,9 @@ typedef struct qgemm_chain {
     int32_t *raw; /* [rows, raw_step] or NULL */
     size_t in_step, out_step, segments, raw_step;
     __mmask16 outputs[2]; /* none where the pair has but one panel */
-    bool past_caches;     /* whole lines of `out` that need not be read first */
+    bool activated;
+    sfq_activation act;
+    bool past_caches; /* whole lines of `out` that need not be read first */
 } qgemm_chain;
 
 static const float chain_start[2 * SFQ_PANEL_N];
@@ -95,6 +99,8 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
                          c->outputs[1] == 0xffff &&
                          ((uintptr_t)c->out | g->ldy * sizeof(float)) % 64 == 0;
     }
+    c->activated = last && g->activated;
+    c->act = g->act;
     if (g->raw) {
         c->raw = g->raw + (m0 * g->segments + segment) * g->n + n;
         c->raw_step = g->segments * g->n;
@@ -104,6 +110,13 @@ static void chain_open(qgemm_chain *c, const sfq_qgemm_args *g, size_t panel, si
 SFQ_INLINE __m512i chain_zero(const qgemm_chain *c, size_t i)
 {
     return _mm512_sllv_epi32(_mm512_set1_epi32(c->a_sums[i * c->segments]), c->shift);
+}
+
+/* Apart from chain_row, whose code stays small: few chains end in an activation. */
+static __attribute__((noinline)) void chain_activate(sfq_activation act, vec *y, size_t count)
+{
+    for (size_t j = 0; j < count; j++)
+        y[j] = activate(act, y[j]);
 }
 
 /* Row i: the sums of `count` panels less the zero point, one step, out. */
@@ -121,6 +134,8 @@ SFQ_INLINE void chain_row(const qgemm_chain *c, size_t i, const __m512i *acc, co
         y[j] = _mm512_fmadd_ps(sum, _mm512_mul_ps(c->scale[j], scale_a), y[j]);
         y[j] = _mm512_add_ps(y[j], c->bias[j]);
     }
+    if (c->activated)
+        chain_activate(c->act, y, count);
     if (c->past_caches) {
         SFQ_UNROLL
         for (size_t j = 0; j < count; j++)

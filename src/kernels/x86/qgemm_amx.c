@@ -33,7 +33,7 @@ typedef struct amx_state {
         size_t tiles, planes; /* tiles of activations: more rows, or planes */
     } due;
     const uint8_t *coming[2];
-    size_t coming_step; /* lines per block */
+    size_t coming_step; /* lines per turn */
 } amx_state;
 
 static void configure(amx_state *state, size_t height)
@@ -89,8 +89,19 @@ static void due_raw(const amx_state *state)
     }
 }
 
+/* Prefetches to L2 of the pair that comes next. */
+SFQ_INLINE void fetch_coming(amx_state *state)
+{
+    for (size_t n = 0; n < state->coming_step; n++) {
+        _mm_prefetch((const char *)state->coming[0] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
+        _mm_prefetch((const char *)state->coming[1] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
+    }
+    state->coming[0] += state->coming_step * SFQ_ROW_BYTES;
+    state->coming[1] += state->coming_step * SFQ_ROW_BYTES;
+}
+
 /* What is done beside the products of block b of rows i..: a row of the sums that are due, and
- * prefetches to L2 of where these rows' outputs will go and of the pair that comes next. */
+ * prefetches of the next pair and of where these rows' outputs will go. */
 SFQ_INLINE void beside(amx_state *state, const qgemm_chain *chain, size_t i, size_t b,
                        const size_t tiles)
 {
@@ -104,12 +115,7 @@ SFQ_INLINE void beside(amx_state *state, const qgemm_chain *chain, size_t i, siz
             _mm_prefetch((const char *)(out + SFQ_PANEL_N), _MM_HINT_T1);
         }
     }
-    for (size_t n = 0; n < state->coming_step; n++) {
-        _mm_prefetch((const char *)state->coming[0] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
-        _mm_prefetch((const char *)state->coming[1] + n * SFQ_ROW_BYTES, _MM_HINT_T1);
-    }
-    state->coming[0] += state->coming_step * SFQ_ROW_BYTES;
-    state->coming[1] += state->coming_step * SFQ_ROW_BYTES;
+    fetch_coming(state);
 }
 
 /* mt tiles of activations (a0, a1) times np panels over all blocks of the pair. */
@@ -138,8 +144,10 @@ SFQ_INLINE void multiply_tiles(amx_state *state, const qgemm_pair *pair, const i
         }
         beside(state, &pair->chain, i, b, (size_t)mt);
     }
-    for (size_t r = pair->blocks; r < state->due.height; r++)
+    for (size_t r = pair->blocks; r < state->due.height; r++) {
         due_row(state, r);
+        fetch_coming(state);
+    }
     FENCE();
     _tile_stored(0, state->tile[0], SFQ_ROW_BYTES);
     _tile_stored(1, state->tile[1], SFQ_ROW_BYTES);
@@ -180,10 +188,11 @@ static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair)
 {
     amx_state *state = q->state;
     const size_t step = 2 * TILE_ROWS / q->g->a_planes, steps = (q->rows + step - 1) / step;
-    const size_t block_lines = sfq_block_bytes(q->g->bits) / SFQ_ROW_BYTES;
+    const size_t lines = pair->blocks * sfq_block_bytes(q->g->bits) / SFQ_ROW_BYTES;
+    const size_t turns = steps * (pair->blocks > TILE_ROWS ? pair->blocks : TILE_ROWS);
     state->coming[0] = pair->coming[0];
     state->coming[1] = pair->coming[pair->count - 1];
-    state->coming_step = (block_lines + steps - 1) / steps;
+    state->coming_step = (lines + turns - 1) / turns;
     FENCE(); /* unpacked codes */
     for (size_t i = 0; i < q->rows;)
         i += multiply_rows(q, pair, i);

@@ -278,6 +278,9 @@ static void qgemm_group(const sfq_qgemm_args *a, size_t begin, size_t end)
                     epilogue_row(&e, a, m0 + i, t->acc[i], t->sum[i]);
             }
         }
+        const size_t n = begin * SFQ_PANEL_N, count = sfq_min_size(end * SFQ_PANEL_N, a->n) - n;
+        for (size_t m = m0; a->activated && m < m0 + rows; m++)
+            sfq_act_avx2(a->act, a->y + m * a->ldy + n, count);
     }
 }
 
