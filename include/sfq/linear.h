@@ -12,13 +12,15 @@
 extern "C" {
 #endif
 
-/* Threads, kernels and scratch memory, for any number of matrices. Calls with the same workers must
- * not overlap. */
+/* Threads, kernels and scratch memory, for any number of matrices. Calls with the same workers wait
+ * for each other; hooks must not make one. After fork() the child needs workers of its own. */
 typedef struct sfq_workers sfq_workers;
 
 /* threads 0: min(affinity, cgroup quota, physical cores); else 1..256. */
 SFQ_API sfq_status sfq_workers_open(sfq_workers **out, int threads, sfq_error *err);
 SFQ_API void sfq_workers_close(sfq_workers **workers);
+/* Other threads for the calls to come; on failure those that there are stay. */
+SFQ_API sfq_status sfq_workers_set_threads(sfq_workers *workers, int threads, sfq_error *err);
 
 /* How W [n, k] is packed. */
 typedef struct sfq_linear_layout {

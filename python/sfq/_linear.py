@@ -48,7 +48,7 @@ class Weight:
 
 class Workers:
     """The threads that multiply, opened at the first use and shared by the whole process. Calls
-    wait for each other."""
+    wait for each other in C."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,45 +57,40 @@ class Workers:
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """In a forked child the threads are gone, and the lock may be held by one of them."""
+        """In a forked child the threads are gone, and one of them may have held a lock."""
         self._lock = threading.Lock()
         self._handle = None
 
-    def _open(self) -> Any:
+    def handle(self) -> Any:
+        """sfq_workers *, the same until the process forks."""
         if self._handle is None:
-            out = ffi.new("sfq_workers **")
-            call(lib.sfq_workers_open, out, self._threads)
-            self._handle = ffi.gc(out, lib.sfq_workers_close)
-        return self._handle[0]
+            with self._lock:
+                if self._handle is None:
+                    out = ffi.new("sfq_workers **")
+                    call(lib.sfq_workers_open, out, self._threads)
+                    self._handle = out[0]
+        return self._handle
 
     def set_threads(self, threads: int) -> None:
         """0: as many as this process may use physical cores; else 1..256."""
-        with self._lock:
-            self._handle = None
-            before, self._threads = self._threads, threads
-            try:
-                self._open()
-            except errors.Error:
-                self._threads = before
-                raise
+        call(lib.sfq_workers_set_threads, self.handle(), threads)
+        self._threads = threads
 
     def apply(self, weight: Weight, x: int, rows: int, y: int) -> None:
         """y [rows, outputs] = x [rows, inputs] W^T + bias; addresses of float32."""
-        with self._lock:
-            call(lib.sfq_linear_apply, self._open(), weight.c, ffi.cast("const float *", x), rows,
-                 ffi.cast("float *", y))
+        call(lib.sfq_linear_apply, self.handle(), weight.c, ffi.cast("const float *", x), rows,
+             ffi.cast("float *", y))
 
     def unpack(self, weight: Weight, out: int) -> None:
         """out [outputs, inputs], float32."""
-        with self._lock:
-            call(lib.sfq_linear_unpack, self._open(), weight.c, ffi.cast("float *", out))
+        call(lib.sfq_linear_unpack, self.handle(), weight.c, ffi.cast("float *", out))
 
     def pack(self, weight: int, outputs: int, inputs: int, bits: int, energy: int, codes: int,
              scales: int, progress: ProgressOption = False) -> bool:
         """Quantizes float32 weights; whether F16 holds every scale exactly."""
         f16 = ffi.new("bool *")
-        with self._lock, Hooks(progress) as hooks:
-            hooks.call(lib.sfq_linear_pack, self._open(), ffi.cast("const float *", weight),
+        with Hooks(progress) as hooks:
+            hooks.call(lib.sfq_linear_pack, self.handle(), ffi.cast("const float *", weight),
                        outputs, inputs, bits, ffi.cast("const float *", energy), hooks.c,
                        ffi.cast("uint8_t *", codes), ffi.cast("float *", scales), f16)
         return bool(f16[0])

@@ -6,13 +6,16 @@
     layer = sfq.torch.Linear.from_float(torch.nn.Linear(1024, 4096), bits=4)
     y = layer(torch.randn(8, 1024))
 
-The kernel is the custom operator `sfq::linear`: it works under `torch.compile(fullgraph=True)` and
-`torch.export`, and gives gradients of its input (and of a bias), not of the codes. Codes and scales
-are buffers with the names and layouts of an artifact: NAME.codes, NAME.scales, NAME.bias.
+The kernel is the operator `sfq::linear`, in C from PyTorch's dispatcher on: it works under
+`torch.compile(fullgraph=True)` and `torch.export`, and gives gradients of its input (and of a
+bias), not of the codes. Codes and scales are buffers with the names and layouts of an artifact:
+NAME.codes, NAME.scales, NAME.bias.
 """
 
 from __future__ import annotations
 
+import os
+import pathlib
 from typing import Any, Callable, Optional, cast
 
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 
 from . import errors
 from ._linear import Weight, layout, workers
+from ._native import ffi, text
 
 __all__ = ["Linear", "set_num_threads"]
 
@@ -63,29 +67,39 @@ def _check(codes: Tensor, scales: Tensor, outputs: int, inputs: int, bits: int) 
                       f"weights have floats {want.scales}")
 
 
-@torch.library.custom_op("sfq::linear", mutates_args=(), device_types="cpu")
-def _linear(x: Tensor, codes: Tensor, scales: Tensor, bias: Optional[Tensor], outputs: int,
-            inputs: int, bits: int, activation_bits: int) -> Tensor:
-    _check(codes, scales, outputs, inputs, bits)
-    if not x.is_floating_point() or x.dim() < 1 or x.shape[-1] != inputs:
-        raise _refuse(f"the input is {x.dtype} {tuple(x.shape)}; expected floats [..., {inputs}]")
-    if bias is not None:
-        if bias.shape != (outputs,):
-            raise _refuse(f"the bias is {tuple(bias.shape)}; expected [{outputs}]")
-        bias = _dense(bias)
-    rows, scales = _dense(x), _dense(scales)
-    address, codes = _address(codes)
-    y = torch.empty((*x.shape[:-1], outputs), dtype=torch.float32)
-    weight = Weight(outputs, inputs, bits, activation_bits, address, scales.data_ptr(),
-                    0 if bias is None else bias.data_ptr())
-    workers.apply(weight, rows.data_ptr(), y.numel() // outputs, y.data_ptr())
-    return y if x.dtype is torch.float32 else y.to(x.dtype)
+# The kernel of sfq::linear is C (python/torch_op.c). A bias without elements is none.
+_library: Any = cast(Any, torch.library.Library)("sfq", "DEF")
+_library.define("linear(Tensor x, Tensor codes, Tensor scales, Tensor bias, int outputs, "
+                "int inputs, int bits, int activation_bits) -> Tensor")
 
 
-@_linear.register_fake
-def _(x: Tensor, codes: Tensor, scales: Tensor, bias: Optional[Tensor], outputs: int, inputs: int,
-      bits: int, activation_bits: int) -> Tensor:
+def _fake(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor, outputs: int, inputs: int,
+          bits: int, activation_bits: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], outputs))
+
+
+torch.library.register_fake("sfq::linear", _fake, lib=_library)
+
+
+def _register() -> None:
+    folder = pathlib.Path(__file__).parent
+    kernel = ffi.dlopen(str(folder / "_torch.so"))
+    libtorch = pathlib.Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    lacking = kernel.sfq_torch_register(os.fsencode(libtorch))
+    if lacking != ffi.NULL:
+        raise errors.UnsupportedError(
+            f"torch {torch.__version__} lacks {text(lacking)}; sfq.torch needs torch 2.10 or newer",
+            "E_UNSUPPORTED")
+
+    def give_workers() -> None:
+        kernel.sfq_torch_workers(workers.handle())
+
+    give_workers()
+    os.register_at_fork(after_in_child=give_workers)
+
+
+_register()
+_op: Any = torch.ops.sfq.linear.default
 
 
 @torch.library.custom_op("sfq::unpack", mutates_args=(), device_types="cpu")
@@ -107,7 +121,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, codes, scales, bias, n, k, bits, _activation_bits = inputs
     ctx.save_for_backward(codes, scales)
     ctx.sizes = (n, k, bits)
-    ctx.dtypes = (x.dtype, None if bias is None else bias.dtype)
+    ctx.dtypes = (x.dtype, bias.dtype)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
@@ -124,7 +138,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
     return dx, None, None, db, None, None, None, None
 
 
-_linear.register_autograd(_backward, setup_context=_setup)
+torch.library.register_autograd("sfq::linear", _backward, setup_context=_setup, lib=_library)
 
 
 # ---- the layer -----------------------------------------------------------------------------------
@@ -152,6 +166,7 @@ class Linear(nn.Module):
     codes: Tensor
     scales: Tensor
     bias: Optional[Tensor]
+    _none: Tensor
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, bits: int = 8,
                  activation_bits: int = 12, scale_dtype: torch.dtype = torch.float16,
@@ -170,6 +185,7 @@ class Linear(nn.Module):
         self.register_buffer("codes", zeros)
         self.register_buffer("scales", torch.zeros(shape.scales, dtype=scale_dtype, device=device))
         self.register_buffer("bias", torch.zeros(out_features, device=device) if bias else None)
+        self.register_buffer("_none", torch.empty(0, device=device), persistent=False)
 
     @classmethod
     def from_float(cls, linear: nn.Linear, *, bits: int = 8, activation_bits: int = 12,
@@ -213,8 +229,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] of any float type to [..., out_features] of the same type."""
-        y: Tensor = torch.ops.sfq.linear(x, self.codes, self.scales, self.bias, self.out_features,
-                                         self.in_features, self.bits, self.activation_bits)
+        y: Tensor = _op(x, self.codes, self.scales, self._none if self.bias is None else self.bias,
+                        self.out_features, self.in_features, self.bits, self.activation_bits)
         return y
 
     def dequantize(self) -> Tensor:

@@ -15,6 +15,12 @@ void sfq_workers_close(sfq_workers **workers)
     sfq_workers_free(workers);
 }
 
+sfq_status sfq_workers_set_threads(sfq_workers *workers, int threads, sfq_error *err)
+{
+    SFQ_API_NEED(workers);
+    return sfq_workers_resize(workers, threads, err);
+}
+
 static sfq_status make_cluster(sfq_cluster *c, size_t n, size_t k, int bits, sfq_error *err)
 {
     if (n == 0 || k == 0)
@@ -55,7 +61,10 @@ sfq_status sfq_linear_pack(sfq_workers *workers, const float *w, size_t n, size_
     SFQ_API_NEED(scales);
     SFQ_API_NEED(f16);
     SFQ_TRY(make_cluster(&c, n, k, bits, err));
-    return sfq_single_pack(sfq_workers_pool(workers), w, &c, bits, energy, hooks, &out, f16, err);
+    sfq_pool *pool = sfq_workers_take(workers);
+    sfq_status status = sfq_single_pack(pool, w, &c, bits, energy, hooks, &out, f16, err);
+    sfq_workers_leave(workers);
+    return status;
 }
 
 /* The weight as the forward pass has its matrices. */

@@ -7,6 +7,8 @@
 #include "base/mem.h"
 #include "model/exec.h"
 
+#include <pthread.h>
+
 enum {
     MOST_ROWS = 4096, /* of a block: a multiple of SFQ_QGEMM_ROWS */
     ROUND_ROWS = 16   /* groups of packed rows are whole */
@@ -15,6 +17,7 @@ enum {
 struct sfq_workers {
     sfq_exec exec;
     size_t bytes; /* of exec.memory */
+    pthread_mutex_t lock;
 };
 
 sfq_status sfq_workers_make(sfq_workers **out, int threads, sfq_error *err)
@@ -26,14 +29,9 @@ sfq_status sfq_workers_make(sfq_workers **out, int threads, sfq_error *err)
     sfq_workers *w = SFQ_NEW(sfq_workers);
     if (w == NULL)
         return sfq_fail_memory(err, sizeof(*w), "workers");
+    (void)pthread_mutex_init(&w->lock, NULL); /* with NULL it cannot fail */
     w->exec.kernels = sfq_kernels_get(cap);
-    SFQ_DO(sfq_pool_open(&w->exec.pool, threads, err));
-    w->exec.threads = (size_t)sfq_pool_threads(w->exec.pool);
-    w->exec.worker_scratch = sfq_mem_aligned(w->exec.threads * SFQ_WORKER_SCRATCH);
-    if (w->exec.worker_scratch == NULL) {
-        status = sfq_fail_memory(err, w->exec.threads * SFQ_WORKER_SCRATCH, "workers");
-        goto done;
-    }
+    SFQ_DO(sfq_workers_resize(w, threads, err));
     *out = w;
     w = NULL;
 done:
@@ -47,15 +45,42 @@ void sfq_workers_free(sfq_workers **workers)
         return;
     sfq_workers *w = *workers;
     sfq_pool_close(&w->exec.pool);
+    (void)pthread_mutex_destroy(&w->lock);
     sfq_mem_free(w->exec.worker_scratch);
     sfq_mem_free(w->exec.memory);
     sfq_mem_free(w);
     *workers = NULL;
 }
 
-sfq_pool *sfq_workers_pool(const sfq_workers *workers)
+sfq_status sfq_workers_resize(sfq_workers *w, int threads, sfq_error *err)
 {
+    sfq_pool *pool = NULL;
+    SFQ_TRY(sfq_pool_open(&pool, threads, err));
+    size_t count = (size_t)sfq_pool_threads(pool);
+    uint8_t *scratch = sfq_mem_aligned(count * SFQ_WORKER_SCRATCH);
+    if (scratch == NULL) {
+        sfq_pool_close(&pool);
+        return sfq_fail_memory(err, count * SFQ_WORKER_SCRATCH, "workers");
+    }
+    sfq_pool *old = sfq_workers_take(w);
+    sfq_mem_free(w->exec.worker_scratch);
+    w->exec.pool = pool;
+    w->exec.threads = count;
+    w->exec.worker_scratch = scratch;
+    sfq_workers_leave(w);
+    sfq_pool_close(&old);
+    return SFQ_OK;
+}
+
+sfq_pool *sfq_workers_take(sfq_workers *workers)
+{
+    (void)pthread_mutex_lock(&workers->lock);
     return workers->exec.pool;
+}
+
+void sfq_workers_leave(sfq_workers *workers)
+{
+    (void)pthread_mutex_unlock(&workers->lock);
 }
 
 /* Room for the quantized activations of `rows` rows. */
@@ -83,8 +108,8 @@ static sfq_status reserve(sfq_workers *w, size_t rows, const sfq_cluster *c, sfq
     return SFQ_OK;
 }
 
-sfq_status sfq_product_run(sfq_workers *w, const sfq_matrix *matrix, const float *x, size_t m,
-                           float *y, sfq_error *err)
+static sfq_status run_blocks(sfq_workers *w, const sfq_matrix *matrix, const float *x, size_t m,
+                             float *y, sfq_error *err)
 {
     if (m == 0)
         return SFQ_OK;
@@ -95,6 +120,15 @@ sfq_status sfq_product_run(sfq_workers *w, const sfq_matrix *matrix, const float
                        sfq_min_size(MOST_ROWS, m - at));
     }
     return SFQ_OK;
+}
+
+sfq_status sfq_product_run(sfq_workers *w, const sfq_matrix *matrix, const float *x, size_t m,
+                           float *y, sfq_error *err)
+{
+    (void)sfq_workers_take(w);
+    sfq_status status = run_blocks(w, matrix, x, m, y, err);
+    sfq_workers_leave(w);
+    return status;
 }
 
 typedef struct decode_job {
@@ -114,5 +148,7 @@ static void decode_task(void *ctx, size_t begin, size_t end, int worker)
 void sfq_product_decode(sfq_workers *w, const sfq_matrix *matrix, float *out)
 {
     decode_job job = {w->exec.kernels, matrix, out};
+    (void)sfq_workers_take(w);
     sfq_exec_rows(&w->exec, matrix->n, 4 * matrix->k, decode_task, &job);
+    sfq_workers_leave(w);
 }

@@ -10,7 +10,10 @@
 
 sfq_status sfq_workers_make(sfq_workers **out, int threads, sfq_error *err);
 void sfq_workers_free(sfq_workers **workers);
-sfq_pool *sfq_workers_pool(const sfq_workers *workers);
+sfq_status sfq_workers_resize(sfq_workers *workers, int threads, sfq_error *err);
+/* The pool alone, until it is left: calls with the same workers wait for each other. */
+sfq_pool *sfq_workers_take(sfq_workers *workers);
+void sfq_workers_leave(sfq_workers *workers);
 
 /* x [m, k], y [m, n]; the matrix is packed. */
 sfq_status sfq_product_run(sfq_workers *workers, const sfq_matrix *w, const float *x, size_t m,

@@ -133,6 +133,11 @@ static void test_one_result(void **state)
     }
     assert_memory_equal(y, a.y, a.m * a.n * sizeof(float));
     assert_ok(sfq_linear_apply(one, &a.weight, NULL, 0, NULL, &err));
+    assert_ok(sfq_workers_set_threads(one, 2, &err));
+    assert_fails(SFQ_E_ARGUMENT, "threads", sfq_workers_set_threads(one, -1, &err));
+    memset(y, 0, a.m * a.n * sizeof(float));
+    assert_ok(sfq_linear_apply(one, &a.weight, a.x, a.m, y, &err));
+    assert_memory_equal(y, a.y, a.m * a.n * sizeof(float));
     free(y);
     matrix_free(&a);
     sfq_workers_close(&workers);
