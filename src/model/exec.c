@@ -9,7 +9,8 @@
 enum {
     SFQ_EXEC_ROUND = 16, /* tokens: small batches of changing size do not reallocate */
     SFQ_RANGES_PER_THREAD = 4,
-    SFQ_EXEC_INLINE = 1 << 15 /* multiply-adds below which waking the pool costs more */
+    SFQ_EXEC_INLINE = 1 << 15, /* multiply-adds below which waking the pool costs more */
+    SFQ_EXEC_RANGE = 1 << 16   /* and below which taking another range does */
 };
 
 static void sfq_widen(size_t *max, size_t value)
@@ -171,7 +172,9 @@ void sfq_exec_set_kv(sfq_exec *exec, sfq_dtype kind)
 
 void sfq_exec_rows(sfq_exec *e, size_t n, size_t work, sfq_task_fn fn, void *ctx)
 {
-    sfq_exec_uneven(e, n, work, sfq_max_size(1, n / (e->threads * SFQ_RANGES_PER_THREAD)), fn, ctx);
+    const size_t share = (n + e->threads - 1) / e->threads; /* of a thread */
+    const size_t least = sfq_min_size(share, SFQ_EXEC_RANGE / sfq_max_size(1, work) + 1);
+    sfq_exec_uneven(e, n, work, sfq_max_size(least, share / SFQ_RANGES_PER_THREAD), fn, ctx);
 }
 
 void sfq_exec_uneven(sfq_exec *e, size_t n, size_t work, size_t grain, sfq_task_fn fn, void *ctx)
