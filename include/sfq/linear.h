@@ -58,6 +58,10 @@ SFQ_API sfq_status sfq_linear_apply(sfq_workers *workers, const sfq_linear_weigh
 /* w [n, k]: what the codes stand for. */
 SFQ_API sfq_status sfq_linear_unpack(sfq_workers *workers, const sfq_linear_weight *weight,
                                      float *w, sfq_error *err);
+/* The same of some rows, as a table is looked up: out [count, k]. DATA where a row is not in
+ * 0..n-1. */
+SFQ_API sfq_status sfq_linear_rows(sfq_workers *workers, const sfq_linear_weight *weight,
+                                   const int64_t *rows, size_t count, float *out, sfq_error *err);
 
 #ifdef __cplusplus
 }

@@ -85,6 +85,11 @@ class Workers:
         """out [outputs, inputs], float32."""
         call(lib.sfq_linear_unpack, self.handle(), weight.c, ffi.cast("float *", out))
 
+    def rows(self, weight: Weight, rows: int, count: int, out: int) -> None:
+        """out [count, inputs], float32, of rows int64 [count]."""
+        call(lib.sfq_linear_rows, self.handle(), weight.c, ffi.cast("const int64_t *", rows), count,
+             ffi.cast("float *", out))
+
     def pack(self, weight: int, outputs: int, inputs: int, bits: int, energy: int, codes: int,
              scales: int, progress: ProgressOption = False) -> bool:
         """Quantizes float32 weights; whether F16 holds every scale exactly."""

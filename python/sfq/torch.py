@@ -1,10 +1,11 @@
-"""PyTorch: linear layers whose weights are packed codes, computed by the C kernels on the CPU.
+"""PyTorch: layers whose weights are packed codes, computed by the C kernels on the CPU.
 
     import torch
     import sfq.torch
 
     layer = sfq.torch.Linear.from_float(torch.nn.Linear(1024, 4096), bits=4)
     y = layer(torch.randn(8, 1024))
+    model = sfq.torch.compress(model, [batch], bits=4).module      # all linear layers of a module
 
 The kernel is the operator `sfq::linear`, in C from PyTorch's dispatcher on: it works under
 `torch.compile(fullgraph=True)` and `torch.export`, and gives gradients of its input (and of a
@@ -14,18 +15,25 @@ NAME.codes, NAME.scales, NAME.bias.
 
 from __future__ import annotations
 
+import copy
 import os
 import pathlib
-from typing import Any, Callable, Optional, cast
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional, TypeVar, Union, cast
 
 import torch
 from torch import Tensor, nn
 
 from . import errors
 from ._linear import Weight, layout, workers
-from ._native import ffi, text
+from ._native import Hooks, ProgressOption, ffi, text
+from .progress import Progress
 
-__all__ = ["Linear", "set_num_threads"]
+__all__ = ["Compressed", "Embedding", "LayerReport", "Linear", "compress", "set_num_threads"]
+
+_Self = TypeVar("_Self", bound="_Packed")
 
 
 def set_num_threads(threads: int) -> None:
@@ -117,6 +125,25 @@ def _(codes: Tensor, scales: Tensor, outputs: int, inputs: int, bits: int) -> Te
     return codes.new_empty((outputs, inputs), dtype=torch.float32)
 
 
+@torch.library.custom_op("sfq::embedding", mutates_args=(), device_types="cpu")
+def _embedding(ids: Tensor, codes: Tensor, scales: Tensor, rows: int, width: int,
+               bits: int) -> Tensor:
+    _check(codes, scales, rows, width, bits)
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise _refuse(f"the ids are {ids.dtype}; expected int64 or int32")
+    wanted, scales = ids.to(torch.int64).contiguous(), _dense(scales)
+    address, codes = _address(codes)
+    out = torch.empty((*ids.shape, width), dtype=torch.float32)
+    workers.rows(Weight(rows, width, bits, 8, address, scales.data_ptr()), wanted.data_ptr(),
+                 wanted.numel(), out.data_ptr())
+    return out
+
+
+@_embedding.register_fake
+def _(ids: Tensor, codes: Tensor, scales: Tensor, rows: int, width: int, bits: int) -> Tensor:
+    return codes.new_empty((*ids.shape, width), dtype=torch.float32)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, codes, scales, bias, n, k, bits, _activation_bits = inputs
     ctx.save_for_backward(codes, scales)
@@ -141,10 +168,76 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
 torch.library.register_autograd("sfq::linear", _backward, setup_context=_setup, lib=_library)
 
 
-# ---- the layer -----------------------------------------------------------------------------------
+# ---- layers --------------------------------------------------------------------------------------
 
 
-class Linear(nn.Module):
+class _Packed(nn.Module):
+    """Codes and scales of a matrix [rows, columns] as buffers."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, rows: int, columns: int, bits: int, scale_dtype: torch.dtype,
+                 device: Optional[torch.device]) -> None:
+        super().__init__()
+        if scale_dtype not in (torch.float16, torch.float32):
+            raise _refuse(f"scales are float16 or float32, not {scale_dtype}")
+        shape = layout(rows, columns, bits)
+        self.bits = bits
+        self._rows, self._columns = rows, columns
+        zeros = torch.zeros(shape.codes, dtype=torch.uint8, device=device)
+        self.register_buffer("codes", zeros)
+        self.register_buffer("scales", torch.zeros(shape.scales, dtype=scale_dtype, device=device))
+
+    def _fill(self, weight: Tensor, energy: Optional[Tensor]) -> None:
+        """Fuses and quantizes; scales are float32 so far."""
+        n, k = weight.shape
+        if energy is not None and tuple(energy.shape) != (k,):
+            raise _refuse(f"energy is {tuple(energy.shape)}; expected [{k}]")
+        w = _dense(weight.detach().cpu())
+        e = None if energy is None else _dense(energy.detach().cpu())
+        f16 = workers.pack(w.data_ptr(), n, k, self.bits, 0 if e is None else e.data_ptr(),
+                           self.codes.data_ptr(), self.scales.data_ptr())
+        if f16:
+            self.scales = self.scales.to(torch.float16)
+
+    def dequantize(self) -> Tensor:
+        """The matrix as it is computed with: float32 [rows, columns]."""
+        w: Tensor = torch.ops.sfq.unpack(self.codes, self.scales, self._rows, self._columns,
+                                         self.bits)
+        return w
+
+    @property
+    def weight(self) -> Tensor:
+        """As `dequantize`, for code that looks at a layer's weight: decoded anew each time."""
+        return self.dequantize()
+
+    def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
+        """Moves go through, casts do not: scales of another type would be other weights."""
+        before = {name: self._buffers[name] for name in ("codes", "scales", "bias")
+                  if self._buffers.get(name) is not None}
+        cast(Any, super())._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Scales are taken in the type that they come in."""
+        scales = state_dict.get(prefix + "scales")
+        if isinstance(scales, Tensor) and scales.dtype in (torch.float16, torch.float32):
+            self.scales = self.scales.to(scales.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _check_matrix(weight: Tensor) -> None:
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise _refuse(f"the weight is {weight.dtype} {tuple(weight.shape)}; expected floats of 2 "
+                      "dimensions")
+
+
+class Linear(_Packed):
     """y = x W^T + b with W [out_features, in_features] in packed codes.
 
     Buffers: `codes` uint8 [panels, k_blocks, 128 * bits], `scales` float16 (float32 where float16
@@ -163,27 +256,18 @@ class Linear(nn.Module):
     A new layer is all zeros; `from_float` and `load_state_dict` fill it.
     """
 
-    codes: Tensor
-    scales: Tensor
     bias: Optional[Tensor]
     _none: Tensor
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, bits: int = 8,
                  activation_bits: int = 12, scale_dtype: torch.dtype = torch.float16,
                  device: Optional[torch.device] = None) -> None:
-        super().__init__()
-        if scale_dtype not in (torch.float16, torch.float32):
-            raise _refuse(f"scales are float16 or float32, not {scale_dtype}")
+        super().__init__(out_features, in_features, bits, scale_dtype, device)
         if not 8 <= activation_bits <= 14:
             raise _refuse(f"activation_bits is {activation_bits}; it must be in 8..14")
-        shape = layout(out_features, in_features, bits)
         self.in_features = in_features
         self.out_features = out_features
-        self.bits = bits
         self.activation_bits = activation_bits
-        zeros = torch.zeros(shape.codes, dtype=torch.uint8, device=device)
-        self.register_buffer("codes", zeros)
-        self.register_buffer("scales", torch.zeros(shape.scales, dtype=scale_dtype, device=device))
         self.register_buffer("bias", torch.zeros(out_features, device=device) if bias else None)
         self.register_buffer("_none", torch.empty(0, device=device), persistent=False)
 
@@ -209,20 +293,11 @@ class Linear(nn.Module):
     def from_weight(cls, weight: Tensor, bias: Optional[Tensor] = None, *, bits: int = 8,
                     activation_bits: int = 12, energy: Optional[Tensor] = None) -> Linear:
         """As `from_float`, of a matrix [out_features, in_features]."""
-        if weight.dim() != 2 or not weight.dtype.is_floating_point:
-            raise _refuse(f"the weight is {weight.dtype} {tuple(weight.shape)}; expected floats "
-                          "[out_features, in_features]")
+        _check_matrix(weight)
         n, k = weight.shape
-        if energy is not None and tuple(energy.shape) != (k,):
-            raise _refuse(f"energy is {tuple(energy.shape)}; expected [{k}]")
         self = cls(k, n, bias is not None, bits=bits, activation_bits=activation_bits,
                    scale_dtype=torch.float32)
-        w = weight.detach().to("cpu", torch.float32).contiguous()
-        e = None if energy is None else energy.detach().to("cpu", torch.float32).contiguous()
-        f16 = workers.pack(w.data_ptr(), n, k, bits, 0 if e is None else e.data_ptr(),
-                           self.codes.data_ptr(), self.scales.data_ptr())
-        if f16:
-            self.scales = self.scales.to(torch.float16)
+        self._fill(weight, energy)
         if bias is not None:
             self.bias = bias.detach().to("cpu", torch.float32).clone()
         return self
@@ -233,30 +308,267 @@ class Linear(nn.Module):
                         self.out_features, self.in_features, self.bits, self.activation_bits)
         return y
 
-    def dequantize(self) -> Tensor:
-        """W as it is computed with: float32 [out_features, in_features]."""
-        w: Tensor = torch.ops.sfq.unpack(self.codes, self.scales, self.out_features,
-                                         self.in_features, self.bits)
-        return w
-
     def extra_repr(self) -> str:
         return (f"in_features={self.in_features}, out_features={self.out_features}, "
                 f"bias={self.bias is not None}, bits={self.bits}, "
                 f"activation_bits={self.activation_bits}")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
-        """Moves go through, casts do not: scales of another type would be other weights."""
-        before = dict(self._buffers)
-        cast(Any, super())._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if old is not None and new is not None and new.dtype != old.dtype:
-                self._buffers[name] = old.to(new.device)
+
+class Embedding(_Packed):
+    """A table [num_embeddings, embedding_dim] in packed codes, decoded row by row.
+
+    Buffers `codes` and `scales` as in `Linear`. The rows come in the type of the module: float32,
+    or what `.to(torch.bfloat16)` and the like made it.
+    """
+
+    _like: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, bits: int = 8,
+                 scale_dtype: torch.dtype = torch.float16,
+                 device: Optional[torch.device] = None) -> None:
+        super().__init__(num_embeddings, embedding_dim, bits, scale_dtype, device)
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.register_buffer("_like", torch.empty(0, device=device), persistent=False)
+
+    @classmethod
+    def from_float(cls, table: nn.Embedding, *, bits: int = 8) -> Embedding:
+        """Fuses and quantizes a table; its type becomes that of the rows."""
+        _check_matrix(table.weight)
+        self = cls(*table.weight.shape, bits=bits, scale_dtype=torch.float32)
+        self._fill(table.weight, None)
+        self._like = torch.empty(0, dtype=table.weight.dtype)
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Scales are taken in the type that they come in."""
-        scales = state_dict.get(prefix + "scales")
-        if isinstance(scales, Tensor) and scales.dtype in (torch.float16, torch.float32):
-            self.scales = self.scales.to(scales.dtype)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    @classmethod
+    def from_codes(cls, packed: _Packed, dtype: torch.dtype = torch.float32) -> Embedding:
+        """The matrix of another layer as a table: shares its codes and scales."""
+        self = cls(packed._rows, packed._columns, bits=packed.bits, device=torch.device("meta"))
+        self.codes, self.scales = packed.codes, packed.scales
+        self._like = torch.empty(0, dtype=dtype)
+        return self
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [...] (int64 or int32) to [..., embedding_dim].
+
+        Raises:
+            DataError: an id is not in the table.
+        """
+        rows: Tensor = torch.ops.sfq.embedding(ids, self.codes, self.scales, self.num_embeddings,
+                                               self.embedding_dim, self.bits)
+        return rows.to(self._like.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
+
+
+# ---- modules -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer that `compress` packed.
+
+    Attributes:
+        name: in the module.
+        bits: per weight.
+        original_bytes, bytes: of weight and bias, in their own type and packed.
+        error: relative to the weights, root of the mean square.
+    """
+
+    name: str
+    bits: int
+    original_bytes: int
+    bytes: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What `compress` made.
+
+    Attributes:
+        module: the compressed module.
+        layers: one entry for each packed layer.
+        original_bytes, bytes: of all parameters and buffers, before and after.
+        reduction: 1 - bytes / original_bytes.
+    """
+
+    module: nn.Module
+    layers: list[LayerReport]
+    original_bytes: int
+    bytes: int
+    reduction: float
+
+
+def _bytes(module: nn.Module) -> int:
+    """Shared tensors once."""
+    tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+@dataclass(frozen=True)
+class _Choice:
+    name: str
+    layer: Union[nn.Linear, nn.Embedding]
+    bits: int
+
+
+class _Energy:
+    """The mean square of each input of the linear layers, while data go through."""
+
+    def __init__(self, chosen: list[_Choice]) -> None:
+        layers = {one.name: one.layer for one in chosen if isinstance(one.layer, nn.Linear)}
+        self._sums = {name: torch.zeros(layer.in_features, dtype=torch.float64)
+                      for name, layer in layers.items()}
+        self._rows = dict.fromkeys(layers, 0)
+        self._hooks = [layer.register_forward_pre_hook(self._watch(name))
+                       for name, layer in layers.items()]
+
+    def _watch(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).to("cpu", torch.float64)
+            self._sums[name] += x.square().sum(0)
+            self._rows[name] += x.shape[0]
+        return hook
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def of(self, name: str) -> Optional[Tensor]:
+        """None for a layer that no data reached."""
+        rows = self._rows[name]
+        return None if rows == 0 else (self._sums[name] / rows).to(torch.float32)
+
+
+def _run(module: nn.Module, item: Any) -> None:
+    if isinstance(item, Mapping):
+        module(**item)
+    elif isinstance(item, (tuple, list)):
+        module(*item)
+    else:
+        module(item)
+
+
+def _measure(module: nn.Module, chosen: list[_Choice], data: Iterable[Any]) -> _Energy:
+    training = [m for m in module.modules() if m.training]
+    energy = _Energy(chosen)
+    try:
+        module.eval()
+        with torch.no_grad():
+            for item in data:
+                _run(module, item)
+    finally:
+        energy.close()
+        for m in training:
+            m.training = True
+    return energy
+
+
+def _weight(layer: Union[nn.Linear, nn.Embedding]) -> Tensor:
+    return layer.weight
+
+
+def _choose(module: nn.Module, bits: int, embedding_bits: Optional[int],
+            bits_for: Union[Mapping[str, int], Iterable[tuple[str, int]]],
+            keep: Union[str, Iterable[str]]) -> list[_Choice]:
+    """The layers to pack, linear ones first. Subclasses are left alone: nobody knows how else they
+    use their weights (torch.nn.MultiheadAttention does)."""
+    rules = list(bits_for.items() if isinstance(bits_for, Mapping) else bits_for)
+    kept = [keep] if isinstance(keep, str) else list(keep)
+    found = []
+    for name, layer in module.named_modules():
+        if type(layer) is nn.Linear:
+            wanted: Optional[int] = bits
+        elif type(layer) is nn.Embedding:
+            wanted = embedding_bits
+        else:
+            continue
+        for regex, other in rules:
+            wanted = other if re.search(regex, name) else wanted
+        if wanted is None or wanted == 16 or any(re.search(regex, name) for regex in kept):
+            continue
+        found.append(_Choice(name, cast(Union[nn.Linear, nn.Embedding], layer), wanted))
+    return sorted(found, key=lambda one: isinstance(one.layer, nn.Embedding))
+
+
+def _pack(one: _Choice, activation_bits: int, energy: Optional[_Energy],
+          tied: dict[tuple[int, int], _Packed]) -> _Packed:
+    """A table that is a linear layer's weight at the same bits shares its codes."""
+    packed: _Packed
+    key = (id(_weight(one.layer)), one.bits)
+    if isinstance(one.layer, nn.Linear):
+        packed = Linear.from_float(one.layer, bits=one.bits, activation_bits=activation_bits,
+                                   energy=None if energy is None else energy.of(one.name))
+    elif key in tied:
+        packed = Embedding.from_codes(tied[key], one.layer.weight.dtype)
+    else:
+        packed = Embedding.from_float(one.layer, bits=one.bits)
+    tied.setdefault(key, packed)
+    return packed.train(one.layer.training)
+
+
+def _replace(module: nn.Module, made: dict[int, _Packed]) -> nn.Module:
+    if id(module) in made:
+        return made[id(module)]
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):  # named_children() gives each once
+            if child is not None and id(child) in made:
+                setattr(parent, name, made[id(child)])
+    return module
+
+
+def compress(module: nn.Module, data: Optional[Iterable[Any]] = None, *, bits: int = 8,
+             activation_bits: int = 12, embedding_bits: Optional[int] = None,
+             bits_for: Union[Mapping[str, int], Iterable[tuple[str, int]]] = (),
+             keep: Union[str, Iterable[str]] = (), inplace: bool = False,
+             progress: ProgressOption = None) -> Compressed:
+    """Packs the linear layers (and on request the embedding tables) of any module.
+
+    Layers are fused and quantized one by one, nothing is pruned; checkpoints of supported families
+    go through `sfq.compress`, which prunes and recalibrates too. A layer that is used in two places
+    stays one layer. Embedding tables that share their weight with a linear layer are packed with
+    the same codes when both have the same bits.
+
+    Args:
+        module: on the CPU.
+        data: batches to run through the module (a tensor, a tuple of arguments, or a dict of them)
+            so that errors count where inputs are large; None: all inputs count alike.
+        bits: per weight, 2..8.
+        activation_bits: as for `Linear`.
+        embedding_bits: per weight of `nn.Embedding` tables; None: they stay as they are.
+        bits_for: other bits by regular expression over the layer's name, or 16: stays as it is.
+            The last that matches counts.
+        keep: regular expressions; layers that match stay as they are.
+        inplace: change the module itself; else a copy, which takes its memory once more.
+        progress: as for `sfq.compress`.
+
+    Example:
+        >>> done = sfq.torch.compress(model, [batch], bits=4)
+        >>> model = done.module
+    """
+    before = _bytes(module)
+    if not inplace:
+        module = copy.deepcopy(module)
+    chosen = _choose(module, bits, embedding_bits, bits_for, keep)
+    energy = None if data is None else _measure(module, chosen, data)
+    total = sum(_weight(one.layer).numel() for one in chosen)
+    done = 0
+    made: dict[int, _Packed] = {}
+    tied: dict[tuple[int, int], _Packed] = {}
+    reports = []
+    with Hooks(progress) as hooks:
+        for one in chosen:
+            weight = _weight(one.layer)
+            packed = _pack(one, activation_bits, energy, tied)
+            made[id(one.layer)] = packed
+            off = packed.dequantize() - weight.detach().float()
+            reports.append(LayerReport(
+                one.name, one.bits, _bytes(one.layer), _bytes(packed),
+                float(off.norm() / weight.detach().float().norm().clamp_min(1e-30))))
+            done += weight.numel()
+            hooks.report(Progress("fuse", 1, 1, done, total, "weights"))
+    module = _replace(module, made)
+    after = _bytes(module)
+    return Compressed(module, reports, before, after, 1 - after / max(1, before))

@@ -111,6 +111,25 @@ sfq_status sfq_linear_unpack(sfq_workers *workers, const sfq_linear_weight *weig
     SFQ_API_NEED(weight);
     SFQ_API_NEED(w);
     SFQ_TRY(take_weight(&matrix, weight, err));
-    sfq_product_decode(workers, &matrix, w);
+    sfq_product_decode(workers, &matrix, NULL, matrix.n, w);
+    return SFQ_OK;
+}
+
+sfq_status sfq_linear_rows(sfq_workers *workers, const sfq_linear_weight *weight,
+                           const int64_t *rows, size_t count, float *out, sfq_error *err)
+{
+    sfq_matrix matrix;
+    SFQ_API_NEED(workers);
+    SFQ_API_NEED(weight);
+    SFQ_TRY(take_weight(&matrix, weight, err));
+    if (count == 0)
+        return SFQ_OK;
+    SFQ_API_NEED(rows);
+    SFQ_API_NEED(out);
+    for (size_t i = 0; i < count; i++)
+        if (rows[i] < 0 || (uint64_t)rows[i] >= matrix.n)
+            return sfq_fail(err, SFQ_E_DATA, "row %lld is outside the table of %zu",
+                            (long long)rows[i], matrix.n);
+    sfq_product_decode(workers, &matrix, rows, count, out);
     return SFQ_OK;
 }

@@ -134,21 +134,24 @@ sfq_status sfq_product_run(sfq_workers *w, const sfq_matrix *matrix, const float
 typedef struct decode_job {
     const sfq_kernels *kernels;
     const sfq_matrix *matrix;
-    float *out; /* [N, K] */
+    const int64_t *rows; /* [count] or NULL */
+    float *out;          /* [count, K] */
 } decode_job;
 
 static void decode_task(void *ctx, size_t begin, size_t end, int worker)
 {
     const decode_job *job = ctx;
     (void)worker;
-    for (size_t n = begin; n < end; n++)
-        sfq_table_row(job->kernels, job->matrix, n, job->out + n * job->matrix->k);
+    for (size_t i = begin; i < end; i++)
+        sfq_table_row(job->kernels, job->matrix, job->rows != NULL ? (size_t)job->rows[i] : i,
+                      job->out + i * job->matrix->k);
 }
 
-void sfq_product_decode(sfq_workers *w, const sfq_matrix *matrix, float *out)
+void sfq_product_decode(sfq_workers *w, const sfq_matrix *matrix, const int64_t *rows, size_t count,
+                        float *out)
 {
-    decode_job job = {w->exec.kernels, matrix, out};
+    decode_job job = {w->exec.kernels, matrix, rows, out};
     (void)sfq_workers_take(w);
-    sfq_exec_rows(&w->exec, matrix->n, 4 * matrix->k, decode_task, &job);
+    sfq_exec_rows(&w->exec, count, 4 * matrix->k, decode_task, &job);
     sfq_workers_leave(w);
 }

@@ -18,7 +18,8 @@ void sfq_workers_leave(sfq_workers *workers);
 /* x [m, k], y [m, n]; the matrix is packed. */
 sfq_status sfq_product_run(sfq_workers *workers, const sfq_matrix *w, const float *x, size_t m,
                            float *y, sfq_error *err);
-/* out [n, k] */
-void sfq_product_decode(sfq_workers *workers, const sfq_matrix *w, float *out);
+/* Rows of the matrix, which are there; rows NULL: the first `count`. out [count, k] */
+void sfq_product_decode(sfq_workers *workers, const sfq_matrix *w, const int64_t *rows,
+                        size_t count, float *out);
 
 #endif

@@ -11,7 +11,7 @@ import torch
 from package import sfq
 
 import sfq.torch as sfq_torch
-from sfq.torch import Linear
+from sfq.torch import Embedding, Linear
 
 SHAPES = ((1, 1), (64, 16), (65, 17), (333, 96), (1500, 40))
 
@@ -198,6 +198,128 @@ def test_forked_child_has_threads_of_its_own():
     if child == 0:
         os._exit(0 if torch.equal(layer(x), wanted) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+# ---- tables and modules --------------------------------------------------------------------------
+
+
+def test_embedding():
+    table = torch.nn.Embedding(50, 130)
+    packed = Embedding.from_float(table, bits=6)
+    ids = torch.tensor([[49, 0, 17], [17, 3, 3]])
+    rows = packed(ids)
+    assert torch.equal(rows, packed.dequantize()[ids]) and torch.equal(packed(ids.int()), rows)
+    assert relative(rows, table(ids)) < 0.04 and packed(ids[:0]).shape == (0, 3, 130)
+    assert packed.to(torch.bfloat16)(ids).dtype == torch.bfloat16
+    assert packed.scales.dtype == torch.float16
+    for bad in (50, -1):
+        with pytest.raises(sfq.DataError, match=f"row {bad} "):
+            packed(torch.tensor([bad]))
+    with pytest.raises(sfq.ArgumentError, match="float32"):
+        packed(torch.zeros(2))
+    torch.library.opcheck(torch.ops.sfq.embedding.default,
+                          (ids, packed.codes, packed.scales, 50, 130, 6))
+
+
+class Reader(torch.nn.Module):
+    """A tied language model with an attention module of torch's own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.table = torch.nn.Embedding(97, 64)
+        self.attention = torch.nn.MultiheadAttention(64, 4, batch_first=True)
+        self.up, self.down = torch.nn.Linear(64, 256), torch.nn.Linear(256, 64)
+        self.head = torch.nn.Linear(64, 97, bias=False)
+        self.head.weight = self.table.weight
+        self.again = self.up
+
+    def forward(self, ids, scale=1.0):
+        x = self.table(ids)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(x + scale * self.down(torch.relu(self.up(x))))
+
+
+def test_compress():
+    model = Reader().eval()
+    ids = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        wanted = model(ids)
+        done = sfq_torch.compress(model, [ids, (ids,), dict(ids=ids, scale=0.5)], bits=8,
+                                  embedding_bits=8)
+        small = done.module
+        assert relative(small(ids), wanted) < 0.02
+        assert torch.equal(model(ids), wanted)
+    assert {r.name for r in done.layers} == {"table", "up", "down", "head"}
+    assert small.up is small.again and small.head.codes is small.table.codes
+    assert type(small.attention.out_proj) is type(model.attention.out_proj)
+    assert all(0 < r.error < 0.01 and r.bytes < 0.6 * r.original_bytes for r in done.layers)
+    assert done.original_bytes == sum(p.numel() for p in model.parameters()) * 4
+    assert 0.4 < done.reduction < 0.75 and done.bytes < done.original_bytes
+    file = io.BytesIO()
+    torch.save(small.state_dict(), file)
+    file.seek(0)
+    other = sfq_torch.compress(Reader(), embedding_bits=8).module.eval()
+    other.load_state_dict(torch.load(file))
+    assert torch.equal(other(ids), small(ids))
+
+
+def test_compress_rules():
+    model = Reader()
+    done = sfq_torch.compress(model, bits=4, bits_for=[("up|down", 6), ("up", 16)], keep="head",
+                              inplace=True)
+    assert [(r.name, r.bits) for r in done.layers] == [("down", 6)] and done.module is model
+    assert isinstance(model.down, Linear) and model.training and model.down.training
+    assert type(model.up) is torch.nn.Linear and type(model.table) is torch.nn.Embedding
+    whole = sfq_torch.compress(torch.nn.Linear(64, 8)).module
+    assert isinstance(whole, Linear)
+    assert sfq_torch.compress(torch.nn.ReLU()).layers == []
+
+
+def test_compress_weighs_by_data():
+    """Where the inputs of a layer differ in size, data make its output better."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(512, 64))
+    x = inputs(400, 512) * torch.logspace(-2, 1, 512)
+    wanted = model(x)
+    plain = relative(sfq_torch.compress(model, bits=3).module(x), wanted)
+    weighed = relative(sfq_torch.compress(model, [x], bits=3).module(x), wanted)
+    assert weighed < plain
+
+
+def test_compress_progress_and_interrupt():
+    seen = []
+    sfq_torch.compress(Reader(), progress=seen.append)
+    assert seen[-1].done == seen[-1].total > 0 and len(seen) == 3
+
+    def stop(news):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sfq_torch.compress(Reader(), progress=stop)
+
+
+def test_transformer_of_torch():
+    """Torch's own encoder layer looks at its linear layers' weights."""
+    torch.manual_seed(1)
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval()
+    x = inputs(2, 9, 64)
+    with torch.no_grad():
+        small = sfq_torch.compress(layer, [x]).module
+        assert relative(small(x), layer(x)) < 0.02
+
+
+def test_torchao():
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    from sfq.torchao import SfqWeightConfig
+
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(96, 40), torch.nn.ReLU(), torch.nn.Linear(40, 8))
+    wanted = Linear.from_float(model[0], bits=5, activation_bits=9)
+    quantization.quantize_(model, SfqWeightConfig(bits=5, activation_bits=9))
+    assert isinstance(model[0], Linear) and isinstance(model[2], Linear)
+    x = inputs(3, 96)
+    assert torch.equal(model[0](x), wanted(x))
 
 
 # ---- errors --------------------------------------------------------------------------------------

@@ -144,6 +144,28 @@ static void test_one_result(void **state)
     sfq_workers_close(&one);
 }
 
+static void test_rows(void **state)
+{
+    (void)state;
+    static const int64_t rows[4] = {49, 0, 17, 17};
+    int64_t beyond[2] = {3, 50};
+    matrix a;
+    sfq_workers *workers = NULL;
+    assert_ok(sfq_workers_open(&workers, 2, &err));
+    matrix_make(&a, workers, 50, 130, 1, 5);
+    float *out = floats(4 * a.k);
+    assert_ok(sfq_linear_rows(workers, &a.weight, rows, 4, out, &err));
+    for (size_t i = 0; i < 4; i++)
+        assert_memory_equal(out + i * a.k, a.back + (size_t)rows[i] * a.k, a.k * sizeof(float));
+    assert_ok(sfq_linear_rows(workers, &a.weight, NULL, 0, NULL, &err));
+    assert_fails(SFQ_E_DATA, "row 50", sfq_linear_rows(workers, &a.weight, beyond, 2, out, &err));
+    beyond[1] = -1;
+    assert_fails(SFQ_E_DATA, "row -1", sfq_linear_rows(workers, &a.weight, beyond, 2, out, &err));
+    free(out);
+    matrix_free(&a);
+    sfq_workers_close(&workers);
+}
+
 /* Inputs that count more get the smaller error. */
 static void test_energy(void **state)
 {
@@ -212,9 +234,8 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_apply),
-        cmocka_unit_test(test_one_result),
-        cmocka_unit_test(test_energy),
+        cmocka_unit_test(test_apply),   cmocka_unit_test(test_one_result),
+        cmocka_unit_test(test_rows),    cmocka_unit_test(test_energy),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
