@@ -15,8 +15,8 @@
  * depends on K alone. Tiles only choose which outputs share loads.
  *
  * One token: ONE_N rows over all of K, which is the order in which they lie in memory. Few tokens:
- * 16-bit weights are widened in registers. Many tokens: WIDE_N rows of a chunk are widened once
- * into scratch and all tokens run over them. */
+ * 16-bit weights are widened in registers. Many tokens: for a block of them and one chunk of inputs
+ * WIDE_N rows at a time are widened into scratch, and the block runs over them. */
 #ifndef SFQ_KERNELS_X86_GEMM_TEMPLATE_H
 #define SFQ_KERNELS_X86_GEMM_TEMPLATE_H
 
@@ -32,7 +32,7 @@ enum {
     AHEAD = 512, /* bytes to prefetch in each of their rows */
     WIDE_N = 32,
     WIDE_STRIDE = CHUNK_K + 16, /* rows 4 KB apart would share cache sets */
-    TOKENS = 48                 /* their chunk of x stays in L2 */
+    TOKENS = 96                 /* their chunk of x stays in an L2 of 512 KB */
 };
 
 _Static_assert(WIDE_N *WIDE_STRIDE * sizeof(float) <= SFQ_QGEMM_SCRATCH, "scratch");
@@ -187,51 +187,70 @@ SFQ_INLINE void widen_rows(float *out, const gemm_pass *p, const sfq_dtype dtype
     }
 }
 
-/* WIDE_N rows and one chunk over all tokens. */
-static void many_tokens(const sfq_gemm_args *a, gemm_pass p)
+static void wide_pass(gemm_pass p, void *scratch, sfq_dtype dtype)
 {
-    sfq_dtype dtype = a->dtype;
+    if (dtype == SFQ_F16)
+        widen_rows(scratch, &p, SFQ_F16);
+    else if (dtype == SFQ_BF16)
+        widen_rows(scratch, &p, SFQ_BF16);
     if (dtype != SFQ_F32) {
-        if (dtype == SFQ_F16)
-            widen_rows(a->scratch, &p, SFQ_F16);
-        else
-            widen_rows(a->scratch, &p, SFQ_BF16);
-        p.w = a->scratch;
+        p.w = scratch;
         p.ldw = WIDE_STRIDE;
-        dtype = SFQ_F32;
     }
-    const float *x = p.x;
-    float *y = p.y;
+    run_pass(&p, SFQ_F32);
+}
+
+static gemm_pass pass_at(const sfq_gemm_args *a, size_t m, size_t n, size_t k)
+{
+    const size_t bytes = element_bytes(a->dtype);
+    return (gemm_pass){.w = (const char *)a->w + (n * a->ldw + k) * bytes,
+                       .ldw = a->ldw,
+                       .x = a->x + m * a->ldx + k,
+                       .ldx = a->ldx,
+                       .m = a->m - m,
+                       .y = a->y + m * a->ldy + n,
+                       .ldy = a->ldy,
+                       .k = sfq_min_size(CHUNK_K, a->k - k),
+                       .first = k == 0};
+}
+
+/* A block's chunk of x stays in L2 while the rows of w pass. */
+static void many_tokens(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
+{
     for (size_t m = 0; m < a->m; m += TOKENS) {
-        p.m = sfq_min_size(TOKENS, a->m - m);
-        p.x = x + m * p.ldx;
-        p.y = y + m * p.ldy;
-        run_pass(&p, dtype);
+        for (size_t k = 0; k < a->k; k += CHUNK_K) {
+            for (size_t n = n_begin; n < n_end; n += WIDE_N) {
+                gemm_pass p = pass_at(a, m, n, k);
+                p.m = sfq_min_size(TOKENS, p.m);
+                p.rows = sfq_min_size(WIDE_N, n_end - n);
+                wide_pass(p, a->scratch, a->dtype);
+            }
+        }
+    }
+}
+
+static void few_tokens(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
+{
+    const size_t group = a->m == 1 ? ONE_N : WIDE_N;
+    for (size_t n = n_begin; n < n_end; n += group) {
+        for (size_t k = 0; k < a->k; k += CHUNK_K) {
+            gemm_pass p = pass_at(a, 0, n, k);
+            p.rows = sfq_min_size(group, n_end - n);
+            run_pass(&p, a->dtype);
+        }
     }
 }
 
 void GEMM_NAME(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
 {
-    const size_t bytes = element_bytes(a->dtype);
     assert(((uintptr_t)a->scratch & 63) == 0);
-    const size_t group = a->m == 1 ? ONE_N : WIDE_N;
-    for (size_t n = n_begin; n < n_end; n += group) {
-        gemm_pass p = {.ldw = a->ldw, .ldx = a->ldx, .m = a->m, .ldy = a->ldy, .y = a->y + n};
-        p.rows = sfq_min_size(group, n_end - n);
-        for (size_t k = 0; k < a->k; k += CHUNK_K) {
-            p.k = sfq_min_size(CHUNK_K, a->k - k);
-            p.first = k == 0;
-            p.w = (const char *)a->w + (n * a->ldw + k) * bytes;
-            p.x = a->x + k;
-            if (a->m >= GEMM_WIDEN_FROM)
-                many_tokens(a, p);
-            else
-                run_pass(&p, a->dtype);
-        }
-        for (size_t m = 0; a->bias && m < a->m; m++)
-            for (size_t j = 0; j < p.rows; j++)
-                p.y[m * p.ldy + j] += a->bias[n + j];
-    }
+    if (a->m >= GEMM_WIDEN_FROM)
+        many_tokens(a, n_begin, n_end);
+    else
+        few_tokens(a, n_begin, n_end);
+    for (size_t m = 0; a->bias && m < a->m; m++)
+        for (size_t n = n_begin; n < n_end; n++)
+            a->y[m * a->ldy + n] += a->bias[n];
 }
 
 #endif
