@@ -94,9 +94,9 @@ typedef struct sfq_qgemm_args {
 
 /* ---- float matrices ------------------------------------------------------------------------ */
 
-/* y[m, n] = bias[n] + sum_k x[m,k] * w[n,k], float accumulation in an order that depends on K
- * alone. w is row-major [N, K] of F32, F16 or BF16, as it lies in the file (2-byte aligned at
- * least). Rows n in [n_begin, n_end). */
+/* y[m, n] = bias[n] + sum_k x[m,k] * w[n,k], float accumulation in an order that depends on K and
+ * `many` alone. w is row-major [N, K] of F32, F16 or BF16, as it lies in the file (2-byte aligned
+ * at least). Rows n in [n_begin, n_end). */
 typedef struct sfq_gemm_args {
     const void *w;
     sfq_dtype dtype;
@@ -107,6 +107,7 @@ typedef struct sfq_gemm_args {
     size_t ldx, m;
     float *y; /* [M, ldy] */
     size_t ldy;
+    bool many;     /* part of a product of many rows, for which levels may have another order */
     void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned */
 } sfq_gemm_args;
 

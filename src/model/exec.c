@@ -170,6 +170,11 @@ void sfq_exec_set_kv(sfq_exec *exec, sfq_dtype kind)
     exec->kv = kind;
 }
 
+void sfq_exec_free_order(sfq_exec *exec)
+{
+    exec->free_order = !exec->net->word.packed && exec->widths.k_padded == 0;
+}
+
 void sfq_exec_rows(sfq_exec *e, size_t n, size_t work, sfq_task_fn fn, void *ctx)
 {
     const size_t share = (n + e->threads - 1) / e->threads; /* of a thread */

@@ -28,6 +28,8 @@ struct sfq_exec {
     float inv_freq[SFQ_MAX_HEAD_DIM / 2];
     float rope_factor;
     sfq_dtype kv;            /* how keys and values are kept */
+    bool free_order;         /* sums may depend on how many rows there are */
+    bool cached;             /* the last pass was one with KV caches */
     uint8_t *worker_scratch; /* [threads, SFQ_WORKER_SCRATCH] */
     size_t capacity;         /* tokens that `memory` holds */
     void *memory;            /* everything below */

@@ -118,6 +118,7 @@ static void sfq_angles_task(void *ctx, size_t begin, size_t end, int worker)
 /* Position and sequence of each token, cos and sin of the positions. */
 static void sfq_exec_place(sfq_exec *e, const sfq_batch *batch)
 {
+    e->cached = batch->kv != NULL;
     for (size_t s = 0; s < batch->sequences; s++) {
         uint32_t past = batch->kv ? (uint32_t)sfq_kv_length(batch->kv[s]) : 0;
         for (size_t t = batch->offset[s]; t < batch->offset[s + 1]; t++) {

@@ -3,7 +3,8 @@
  *
  * A batch is ragged: the tokens of all sequences lie one after the other, nothing is padded. What a
  * sequence computes does not depend on its neighbours, on the thread count or on how a prompt is
- * cut into calls. */
+ * cut into calls. (After sfq_exec_free_order calls of up to 8 tokens on a cache can
+ * differ from the others in the last bits, docs/ARCHITECTURE.md.) */
 #ifndef SFQ_MODEL_FORWARD_H
 #define SFQ_MODEL_FORWARD_H
 
@@ -39,6 +40,10 @@ void sfq_exec_close(sfq_exec **exec);
 sfq_dtype sfq_net_kv(const sfq_net *net);
 sfq_dtype sfq_exec_kv(const sfq_exec *exec);
 void sfq_exec_set_kv(sfq_exec *exec, sfq_dtype kind);
+/* From now on products of many rows may add in an order of their own, if nothing of the model is
+ * packed: for inference, which gains by it at level amx. Otherwise one order serves all, and a copy
+ * of a model with wider weights computes what the model does, bit by bit. */
+void sfq_exec_free_order(sfq_exec *exec);
 /* Scratch that a batch of `tokens` needs. */
 uint64_t sfq_exec_bytes(const sfq_net *net, int threads, size_t tokens);
 

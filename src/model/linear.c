@@ -16,6 +16,7 @@ enum {
     SFQ_STREAMS = 4,                  /* panels that a kernel reads side by side for one row */
     SFQ_QUANT_CODES = 8192,           /* codes that wait on the stack to be packed */
     SFQ_ITEMS_PER_THREAD = 4,
+    SFQ_FEW_ROWS = 8,           /* of decode: weights are all that a product waits for */
     SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
 };
 
@@ -210,6 +211,17 @@ static void sfq_linear_quant(sfq_linear_job *job, const sfq_matrix *w, const flo
                                          .bytes = (int8_t *)e->codes};
 }
 
+/* Whether a product of dense weights takes the order of summation that a level has for many rows.
+ * Not for the few rows of decode, which wait for memory, nor in poolers and classifiers, which have
+ * a row for each sequence: nothing is to be gained there. Other passes without a cache take it for
+ * any number of rows, so that what they give does not depend on the sequences of a batch. */
+static bool sfq_linear_many(const sfq_exec *e, const sfq_matrix *w, size_t m)
+{
+    if (!e->free_order || w == &e->net->pooler || w == &e->net->classifier)
+        return false;
+    return !e->cached || m > SFQ_FEW_ROWS;
+}
+
 /* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the
  * same segments, hence the same codes. */
 static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const float *x, size_t ldx)
@@ -230,7 +242,8 @@ static void sfq_linear_add(sfq_linear_job *job, const sfq_linear *part, const fl
                                .x = x,
                                .ldx = ldx,
                                .y = part->y,
-                               .ldy = part->ldy};
+                               .ldy = part->ldy,
+                               .many = sfq_linear_many(e, w, job->m)};
         return;
     }
     const sfq_cluster *c = &w->cluster;

@@ -136,6 +136,7 @@ static sfq_status open_computing(sfq_engine *e, const sfq_model_options *o, sfq_
     }
     SFQ_TRY(sfq_net_open(&e->net, e->arch, e->modules, e->ck, e->artifact, &o->hooks, err));
     SFQ_TRY(sfq_exec_open(&e->exec, e->net, e->kernels, e->pool, err));
+    sfq_exec_free_order(e->exec);
     sfq_exec_set_kv(e->exec, e->kv);
     return SFQ_OK;
 }

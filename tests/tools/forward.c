@@ -158,6 +158,7 @@ static sfq_status run(state *s, sfq_error *err)
 {
     SFQ_TRY(kit_open(&s->model, s->opt.model, s->opt.threads, err));
     SFQ_TRY(sfq_exec_open(&s->exec, s->model.net, sfq_kernels_get(s->opt.isa), s->model.pool, err));
+    sfq_exec_free_order(s->exec);
     if (s->opt.kv_bits > 0)
         sfq_exec_set_kv(s->exec, s->opt.kv_bits == 8    ? SFQ_I8
                                  : s->opt.kv_bits == 16 ? SFQ_F16

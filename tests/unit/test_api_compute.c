@@ -26,6 +26,13 @@ static void prompt_ids(int32_t ids[PROMPT])
         ids[i] = (i * 7919 + 13) % VOCAB;
 }
 
+static bool at_amx(void)
+{
+    sfq_environment env;
+    assert_ok(sfq_environment_get(&env, &err));
+    return strcmp(env.isa, "amx") == 0;
+}
+
 static bool always(void *ud)
 {
     (void)ud;
@@ -72,7 +79,9 @@ static void test_logits(void **state)
         assert_memory_equal(last + s * VOCAB, want, VOCAB * sizeof(float));
         assert_ok(sfq_session_open(&session, model, PROMPT, &err));
         assert_ok(sfq_session_feed(session, ids + offset[s], offset[s + 1] - offset[s], &err));
-        assert_memory_equal(sfq_session_logits(session), want, VOCAB * sizeof(float));
+        assert_close_floats(sfq_session_logits(session), want, VOCAB);
+        if (!at_amx()) /* where one row on a cache has another order of summation */
+            assert_memory_equal(sfq_session_logits(session), want, VOCAB * sizeof(float));
         sfq_session_close(&session);
     }
     free(all);

@@ -43,6 +43,20 @@
             fail_msg("%s: %.17g is not %.17g", #a, unit_a_, unit_b_);    \
     } while (0)
 
+/* The most by which two results of the same sums in another order differ, over the largest. */
+static inline void assert_close_floats(const float *got, const float *want, size_t n)
+{
+    float difference = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        float d = got[i] < want[i] ? want[i] - got[i] : got[i] - want[i];
+        float s = want[i] < 0 ? -want[i] : want[i];
+        difference = d <= difference ? difference : d; /* NaN stays */
+        size = s > size ? s : size;
+    }
+    if (!(difference <= 1e-5f * size))
+        fail_msg("results differ by %g of %g", (double)difference, (double)size);
+}
+
 static inline int scratch_remove_one(const char *path, const struct stat *st, int type,
                                      struct FTW *at)
 {
