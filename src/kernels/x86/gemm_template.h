@@ -14,7 +14,8 @@
  * lanes are folded in one order; chunk sums are added in ascending order to 0, then the bias. So it
  * depends on K alone. Tiles only choose which outputs share loads.
  *
- * One token: ONE_N rows over all of K, which is the order in which they lie in memory. Few tokens:
+ * One token: four rows, each from its own quarter of them, in the order in which they lie in memory,
+ * so that it is read as four long streams. Few tokens:
  * 16-bit weights are widened in registers. Many tokens: for a block of them and one chunk of inputs
  * WIDE_N rows at a time are widened into scratch, and the block runs over them. */
 #ifndef SFQ_KERNELS_X86_GEMM_TEMPLATE_H
@@ -28,8 +29,8 @@
 
 enum {
     CHUNK_K = 1024,
-    ONE_N = 8,
-    AHEAD = 512, /* bytes to prefetch in each of their rows */
+    STREAMS = 4,
+    AHEAD = 2048, /* bytes to prefetch in each of them */
     WIDE_N = 32,
     WIDE_STRIDE = CHUNK_K + 16, /* rows 4 KB apart would share cache sets */
     TOKENS = 96                 /* their chunk of x stays in an L2 of 512 KB */
@@ -41,6 +42,7 @@ _Static_assert(WIDE_N *WIDE_STRIDE * sizeof(float) <= SFQ_QGEMM_SCRATCH, "scratc
 typedef struct gemm_pass {
     const char *w;
     size_t ldw, rows; /* rows of w */
+    size_t far;       /* rows from one of a tile to the next */
     const float *x;
     size_t ldx, m;
     float *y;
@@ -87,7 +89,7 @@ SFQ_INLINE void tile(float sums[GEMM_TILE_M][8], const gemm_pass *p, size_t m, s
     }
     SFQ_UNROLL
     for (int j = 0; j < nr; j++)
-        w[j] = p->w + sfq_min_size(n + (size_t)j, p->rows - 1) * p->ldw * bytes;
+        w[j] = p->w + sfq_min_size(n + (size_t)j * p->far, p->rows - 1) * p->ldw * bytes;
     for (size_t k = 0; k < whole; k += LANES) {
         VEC a[GEMM_TILE_M];
         SFQ_UNROLL
@@ -123,11 +125,10 @@ SFQ_INLINE void tile(float sums[GEMM_TILE_M][8], const gemm_pass *p, size_t m, s
 SFQ_INLINE void put(const gemm_pass *p, size_t m, size_t n, float sums[GEMM_TILE_M][8], int mr,
                     int nr)
 {
-    const size_t count = sfq_min_size((size_t)nr, p->rows - n);
     for (int i = 0; i < mr; i++) {
-        float *y = p->y + (m + (size_t)i) * p->ldy + n;
-        for (size_t j = 0; j < count; j++)
-            y[j] = (p->first ? 0.0f : y[j]) + sums[i][j];
+        float *y = p->y + (m + (size_t)i) * p->ldy;
+        for (size_t j = 0, at = n; j < (size_t)nr && at < p->rows; j++, at += p->far)
+            y[at] = (p->first ? 0.0f : y[at]) + sums[i][j];
     }
 }
 
@@ -141,12 +142,8 @@ SFQ_INLINE void tokens(const gemm_pass *p, size_t m, size_t n, const sfq_dtype d
 
 SFQ_INLINE void tiles(const gemm_pass *p, const sfq_dtype dtype)
 {
-    if (p->m == 1) {
-        float sums[GEMM_TILE_M][8];
-        for (size_t n = 0; n < p->rows; n += ONE_N) {
-            tile(sums, p, 0, n, dtype, 1, ONE_N);
-            put(p, 0, n, sums, 1, ONE_N);
-        }
+    if (p->far > 1) {
+        tokens(p, 0, 0, dtype, 1);
         return;
     }
     for (size_t n = 0; n < p->rows; n += 4) {
@@ -210,6 +207,7 @@ static gemm_pass pass_at(const sfq_gemm_args *a, size_t m, size_t n, size_t k)
                        .m = a->m - m,
                        .y = a->y + m * a->ldy + n,
                        .ldy = a->ldy,
+                       .far = 1,
                        .k = sfq_min_size(CHUNK_K, a->k - k),
                        .first = k == 0};
 }
@@ -231,11 +229,23 @@ static void many_tokens(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
 
 static void few_tokens(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
 {
-    const size_t group = a->m == 1 ? ONE_N : WIDE_N;
-    for (size_t n = n_begin; n < n_end; n += group) {
+    for (size_t n = n_begin; n < n_end; n += WIDE_N) {
         for (size_t k = 0; k < a->k; k += CHUNK_K) {
             gemm_pass p = pass_at(a, 0, n, k);
-            p.rows = sfq_min_size(group, n_end - n);
+            p.rows = sfq_min_size(WIDE_N, n_end - n);
+            run_pass(&p, a->dtype);
+        }
+    }
+}
+
+static void one_token(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
+{
+    const size_t far = (n_end - n_begin + STREAMS - 1) / STREAMS;
+    for (size_t n = n_begin; n < n_begin + far; n++) {
+        for (size_t k = 0; k < a->k; k += CHUNK_K) {
+            gemm_pass p = pass_at(a, 0, n, k);
+            p.rows = n_end - n;
+            p.far = far;
             run_pass(&p, a->dtype);
         }
     }
@@ -246,8 +256,10 @@ void GEMM_NAME(const sfq_gemm_args *a, size_t n_begin, size_t n_end)
     assert(((uintptr_t)a->scratch & 63) == 0);
     if (a->m >= GEMM_WIDEN_FROM)
         many_tokens(a, n_begin, n_end);
-    else
+    else if (a->m > 1 || n_end - n_begin <= STREAMS)
         few_tokens(a, n_begin, n_end);
+    else
+        one_token(a, n_begin, n_end);
     for (size_t m = 0; a->bias && m < a->m; m++)
         for (size_t n = n_begin; n < n_end; n++)
             a->y[m * a->ldy + n] += a->bias[n];
