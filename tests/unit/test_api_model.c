@@ -120,7 +120,7 @@ static bool at_amx(void)
 }
 
 /* Whole, in pieces of 64, after a rewind, at 1 and 3 threads: the same bits. In pieces of 7, one by
- * one: the same bits too; at level amx pieces of up to 8 tokens differ from longer ones, a little. */
+ * one: the same bits too; at level amx short pieces (up to 8) differ a little from longer ones. */
 static void test_one_result(void **state)
 {
     (void)state;

@@ -14,10 +14,10 @@
  * lanes are folded in one order; chunk sums are added in ascending order to 0, then the bias. So it
  * depends on K alone. Tiles only choose which outputs share loads.
  *
- * One token: four rows, each from its own quarter of them, in the order in which they lie in memory,
- * so that it is read as four long streams. Few tokens:
- * 16-bit weights are widened in registers. Many tokens: for a block of them and one chunk of inputs
- * WIDE_N rows at a time are widened into scratch, and the block runs over them. */
+ * One token: four rows, each from its own quarter of them, in the order in which they lie in
+ * memory, so that it is read as four long streams. Few tokens: 16-bit weights are widened in
+ * registers. Many tokens: for a block of them and one chunk of inputs WIDE_N rows at a time are
+ * widened into scratch, and the block runs over them. */
 #ifndef SFQ_KERNELS_X86_GEMM_TEMPLATE_H
 #define SFQ_KERNELS_X86_GEMM_TEMPLATE_H
 
