@@ -407,23 +407,44 @@ def _bytes(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
+def _is_conv1d(layer: nn.Module) -> bool:
+    """GPT-2's linear layer in Transformers, which keeps its weight as [inputs, outputs]."""
+    kind = type(layer)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
 @dataclass(frozen=True)
 class _Choice:
+    """A layer to pack: a table, or a linear layer of one kind or the other."""
+
     name: str
-    layer: Union[nn.Linear, nn.Embedding]
+    layer: nn.Module
     bits: int
+
+    @property
+    def table(self) -> bool:
+        return isinstance(self.layer, nn.Embedding)
+
+    @property
+    def parameter(self) -> Tensor:
+        return cast(Tensor, self.layer.weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """[outputs, inputs]"""
+        return self.parameter.T if _is_conv1d(self.layer) else self.parameter
 
 
 class _Energy:
     """The mean square of each input of the linear layers, while data go through."""
 
     def __init__(self, chosen: list[_Choice]) -> None:
-        layers = {one.name: one.layer for one in chosen if isinstance(one.layer, nn.Linear)}
-        self._sums = {name: torch.zeros(layer.in_features, dtype=torch.float64)
-                      for name, layer in layers.items()}
-        self._rows = dict.fromkeys(layers, 0)
-        self._hooks = [layer.register_forward_pre_hook(self._watch(name))
-                       for name, layer in layers.items()]
+        linear = [one for one in chosen if not one.table]
+        self._sums = {one.name: torch.zeros(one.weight.shape[1], dtype=torch.float64)
+                      for one in linear}
+        self._rows = {one.name: 0 for one in linear}
+        self._hooks = [one.layer.register_forward_pre_hook(self._watch(one.name))
+                       for one in linear]
 
     def _watch(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -466,10 +487,6 @@ def _measure(module: nn.Module, chosen: list[_Choice], data: Iterable[Any]) -> _
     return energy
 
 
-def _weight(layer: Union[nn.Linear, nn.Embedding]) -> Tensor:
-    return layer.weight
-
-
 def _choose(module: nn.Module, bits: int, embedding_bits: Optional[int],
             bits_for: Union[Mapping[str, int], Iterable[tuple[str, int]]],
             keep: Union[str, Iterable[str]]) -> list[_Choice]:
@@ -479,7 +496,7 @@ def _choose(module: nn.Module, bits: int, embedding_bits: Optional[int],
     kept = [keep] if isinstance(keep, str) else list(keep)
     found = []
     for name, layer in module.named_modules():
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear or _is_conv1d(layer):
             wanted: Optional[int] = bits
         elif type(layer) is nn.Embedding:
             wanted = embedding_bits
@@ -489,22 +506,23 @@ def _choose(module: nn.Module, bits: int, embedding_bits: Optional[int],
             wanted = other if re.search(regex, name) else wanted
         if wanted is None or wanted == 16 or any(re.search(regex, name) for regex in kept):
             continue
-        found.append(_Choice(name, cast(Union[nn.Linear, nn.Embedding], layer), wanted))
-    return sorted(found, key=lambda one: isinstance(one.layer, nn.Embedding))
+        found.append(_Choice(name, layer, wanted))
+    return sorted(found, key=lambda one: one.table)
 
 
 def _pack(one: _Choice, activation_bits: int, energy: Optional[_Energy],
           tied: dict[tuple[int, int], _Packed]) -> _Packed:
     """A table that is a linear layer's weight at the same bits shares its codes."""
     packed: _Packed
-    key = (id(_weight(one.layer)), one.bits)
-    if isinstance(one.layer, nn.Linear):
-        packed = Linear.from_float(one.layer, bits=one.bits, activation_bits=activation_bits,
-                                   energy=None if energy is None else energy.of(one.name))
+    key = (id(one.parameter), one.bits)
+    if not one.table:
+        packed = Linear.from_weight(one.weight, cast(Optional[Tensor], one.layer.bias),
+                                    bits=one.bits, activation_bits=activation_bits,
+                                    energy=None if energy is None else energy.of(one.name))
     elif key in tied:
-        packed = Embedding.from_codes(tied[key], one.layer.weight.dtype)
+        packed = Embedding.from_codes(tied[key], one.parameter.dtype)
     else:
-        packed = Embedding.from_float(one.layer, bits=one.bits)
+        packed = Embedding.from_float(cast(nn.Embedding, one.layer), bits=one.bits)
     tied.setdefault(key, packed)
     return packed.train(one.layer.training)
 
@@ -524,7 +542,8 @@ def compress(module: nn.Module, data: Optional[Iterable[Any]] = None, *, bits: i
              bits_for: Union[Mapping[str, int], Iterable[tuple[str, int]]] = (),
              keep: Union[str, Iterable[str]] = (), inplace: bool = False,
              progress: ProgressOption = None) -> Compressed:
-    """Packs the linear layers (and on request the embedding tables) of any module.
+    """Packs the linear layers (and on request the embedding tables) of any module: `nn.Linear`,
+    Transformers' `Conv1D`, `nn.Embedding`.
 
     Layers are fused and quantized one by one, nothing is pruned; checkpoints of supported families
     go through `sfq.compress`, which prunes and recalibrates too. A layer that is used in two places
@@ -553,14 +572,14 @@ def compress(module: nn.Module, data: Optional[Iterable[Any]] = None, *, bits: i
         module = copy.deepcopy(module)
     chosen = _choose(module, bits, embedding_bits, bits_for, keep)
     energy = None if data is None else _measure(module, chosen, data)
-    total = sum(_weight(one.layer).numel() for one in chosen)
+    total = sum(one.parameter.numel() for one in chosen)
     done = 0
     made: dict[int, _Packed] = {}
     tied: dict[tuple[int, int], _Packed] = {}
     reports = []
     with Hooks(progress) as hooks:
         for one in chosen:
-            weight = _weight(one.layer)
+            weight = one.weight
             packed = _pack(one, activation_bits, energy, tied)
             made[id(one.layer)] = packed
             off = packed.dequantize() - weight.detach().float()

@@ -309,6 +309,39 @@ def test_transformer_of_torch():
         assert relative(small(x), layer(x)) < 0.02
 
 
+def tiny_model(family):
+    import transformers
+
+    torch.manual_seed(4)
+    common = dict(vocab_size=96, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    if family == "gpt2":
+        config = transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=64, **common)
+    else:
+        config = getattr(transformers, family + "Config")(
+            hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, head_dim=16, **common)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("attention", ("eager", "sdpa"))
+@pytest.mark.parametrize("family", ("Llama", "Qwen2", "Qwen3", "gpt2"))
+def test_transformers_models(family, attention):
+    """Packed layers in stock models: logits, generation with both caches, saved weights."""
+    model = tiny_model(family)
+    model.set_attn_implementation(attention)
+    ids = torch.arange(40).reshape(2, 20) * 7 % 96
+    with torch.no_grad():
+        small = sfq_torch.compress(model, [dict(input_ids=ids)], bits=8, embedding_bits=8).module
+        assert relative(small(ids).logits, model(ids).logits) < 0.03
+        kinds = {type(m).__name__ for m in small.modules()}
+        assert {"Linear", "Embedding"} <= kinds and "Conv1D" not in kinds
+        assert not [m for m in small.modules() if type(m) in (torch.nn.Linear, torch.nn.Embedding)]
+        greedy = dict(max_new_tokens=8, do_sample=False)
+        one = small.generate(ids[:1], **greedy)
+        assert torch.equal(small.generate(ids, **greedy)[:1], one) and one.shape[1] > 20
+        assert torch.equal(small.generate(ids[:1], cache_implementation="static", **greedy), one)
+
+
 def test_torchao():
     quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
     from sfq.torchao import SfqWeightConfig
