@@ -23,7 +23,6 @@ add_custom_command(OUTPUT ${binding}
   COMMENT "Python binding of the public headers")
 add_custom_target(sfq-python DEPENDS ${binding})
 
-set_target_properties(sfq PROPERTIES VERSION "" SOVERSION "")
 target_link_libraries(sfq-cli PRIVATE sfq_static)
 install(TARGETS sfq sfq-torch LIBRARY DESTINATION sfq COMPONENT python)
 install(FILES ${binding} DESTINATION sfq COMPONENT python)

@@ -49,6 +49,7 @@ def test_wheel():
     folder = pathlib.Path(sfq.__file__).parent
     for name in ("libsfq.so", "_cdef.py", "py.typed"):
         assert (folder / name).is_file()
+    assert [f.name for f in folder.glob("libsfq*")] == ["libsfq.so"]
     said = subprocess.run([str(COMMAND), "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["sfq", sfq.__version__]
     assert sfq.environment().version == sfq.__version__
