@@ -209,7 +209,7 @@ def test_generate(novels, novels_model, cache):
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
     batch = tokenizer([PROMPT, "The"], return_tensors="pt", padding=True)
     batch.pop("token_type_ids", None)
-    options = {} if cache == "dynamic" else {"cache_implementation": cache, "disable_compile": True}
+    options = {} if cache == "dynamic" else {"cache_implementation": cache}
     out = novels_model.generate(**batch, max_new_tokens=20, min_new_tokens=20, do_sample=False,
                                 pad_token_id=tokenizer.pad_token_id, **options)
     first = batch["input_ids"].shape[1]
