@@ -8,8 +8,8 @@ from typing import Any, Optional, Union
 
 from . import errors, results
 from ._model import Model, describe, model_options
-from ._native import (Hooks, Keep, PathLike, ProgressOption, call, exception, ffi, lib, new_error,
-                      path, text as c_text)
+from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, lib,
+                      new_error, path, text as c_text)
 
 Texts = Union[PathLike, Sequence[PathLike], None]
 
@@ -20,17 +20,6 @@ def _paths(value: Texts) -> list[bytes]:
     if isinstance(value, (str, os.PathLike)):
         return [path(value, "text")]
     return [path(item, "text") for item in value]
-
-
-def _set(options: Any, values: Mapping[str, Any]) -> None:
-    """What was given, over the library's defaults."""
-    for name, value in values.items():
-        if value is not None:
-            try:
-                setattr(options, name, value)
-            except (TypeError, OverflowError) as reason:
-                raise errors.ArgumentError(f"{name} is {value!r}: {reason}",
-                                           "E_ARGUMENT") from None
 
 
 def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optional[PathLike],
@@ -44,7 +33,7 @@ def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optiona
     o.bits_for_count = len(items)
     for i, (regex, bits) in enumerate(items):
         o.bits_for[i].regex = keep.string(regex)
-        _set(o.bits_for[i], {"bits": bits})
+        assign(o.bits_for[i], bits=bits)
     kept = values.pop("keep")
     o.keep, o.keep_count = keep.strings([kept] if isinstance(kept, str) else kept)
     o.text_files, o.text_count = keep.strings(_paths(values.pop("text")))
@@ -55,7 +44,7 @@ def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optiona
     data = values.pop("data")
     if data is not None:
         o.data = keep.string(path(data, "data"))
-    _set(o, values)
+    assign(o, **values)
     o.model = keep.string(path(model, "model"))
     o.output = keep.string(None if output is None else path(output, "output"))
     o.hooks = hooks.c[0]
@@ -164,7 +153,7 @@ def export(model: PathLike, output: PathLike, *, threads: int = 0, force: bool =
     o.model = storage.string(path(model, "model"))
     o.output = storage.string(path(output, "output"))
     o.force = force
-    _set(o, {"threads": threads})
+    assign(o, threads=threads)
     with Hooks(progress) as hooks:
         o.hooks = hooks.c[0]
         hooks.call(lib.sfq_export, o, r)
@@ -234,7 +223,7 @@ def evaluate(model: Union[PathLike, Model], *, task: Optional[str] = None,
     o.data = storage.string(None if data is None else path(data, "data"))
     o.split = storage.string(split)
     o.text_files, o.text_count = storage.strings(_paths(text))
-    _set(o, {"context": context, "max_tokens": max_tokens, "batch": batch})
+    assign(o, context=context, max_tokens=max_tokens, batch=batch)
     with Hooks(progress) as hooks:
         o.hooks = hooks.c[0]
         with model._use() as handle:

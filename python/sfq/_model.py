@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import errors
-from ._native import (Hooks, Keep, PathLike, ProgressOption, call, exception, ffi, lib, new_error,
-                      path, text)
+from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, lib,
+                      new_error, path, text)
 from .results import Generation, Layer, ModelInfo
 
 Floats = NDArray[np.float32]
@@ -110,10 +110,7 @@ def model_options(threads: int, verify: bool, header_only: bool, kv_bits: int,
     """sfq_model_options over the library's defaults."""
     options = ffi.new("sfq_model_options *")
     lib.sfq_model_options_default(options)
-    options.threads = threads
-    options.verify = verify
-    options.header_only = header_only
-    options.kv_bits = kv_bits
+    assign(options, threads=threads, verify=verify, header_only=header_only, kv_bits=kv_bits)
     options.hooks = hooks.c[0]
     return options
 
@@ -412,12 +409,8 @@ class Model:
         keep = Keep()
         options = keep.hold(ffi.new("sfq_generate_options *"))
         lib.sfq_generate_options_default(options)
-        options.max_tokens = max_tokens
-        options.sampling.temperature = temperature
-        options.sampling.top_k = top_k
-        options.sampling.top_p = top_p
-        options.sampling.seed = seed
-        options.ignore_eos = ignore_eos
+        assign(options, max_tokens=max_tokens, ignore_eos=ignore_eos)
+        assign(options.sampling, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         options.stop, options.stop_count = keep.strings([stop] if isinstance(stop, str) else stop)
         raw = b""
         if isinstance(prompt, str):

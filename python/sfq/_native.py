@@ -58,6 +58,17 @@ def call(function: Any, *arguments: Any) -> None:
         raise exception(status, error)
 
 
+def assign(struct: Any, **values: Any) -> None:
+    """Members of an options struct; None leaves the library's default."""
+    for name, value in values.items():
+        if value is not None:
+            try:
+                setattr(struct, name, value)
+            except (TypeError, OverflowError) as reason:
+                raise errors.ArgumentError(f"{name} is {value!r}: {reason}",
+                                           "E_ARGUMENT") from None
+
+
 class Keep:
     """C memory that must live as long as a struct which points into it."""
 
