@@ -44,9 +44,10 @@ LLM = {
     "q4_k_m": (4, 6, 1.10, 3.0), "q4_0": (4, 6, 1.10, 3.0), "q3_k_m": (3, 6, 1.30, None),
     "q2_k": (2, 6, None, None), "f16": (16, None, 1.0, None),
 }
-ENCODERS = {  # shape, batch, length, floor
-    "bert-8": ("bert-base", 8, 128, 1.0), "bert-32": ("bert-base", 32, 128, 1.0),
-    "minilm-1": ("minilm", 1, 16, 1.2),
+ENCODERS = {  # shape, batch, length, our activation bits (0: as compress chooses), floor
+    "bert-8": ("bert-base", 8, 128, 0, 1.0), "bert-32": ("bert-base", 32, 128, 0, 1.0),
+    "bert-8-a8": ("bert-base", 8, 128, 8, 1.0), "bert-32-a8": ("bert-base", 32, 128, 8, 1.0),
+    "minilm-1": ("minilm", 1, 16, 0, 1.2),
 }
 VARIANTS = {
     "onnxruntime": ("int8-f32", "uint8-f32", "int8-fused", "uint8-fused"),
@@ -199,7 +200,7 @@ def sweep_llama(w, quant, threads, metric, sweep):
             tried = {**best, flag: value}
             flags = " ".join(f"{k} {v}" for k, v in tried.items())
             try:
-                rate = llama_bench(w, quant, flags, *size)
+                rate = max(llama_bench(w, quant, flags, *size) for _ in range(2))
             except RuntimeError as why:
                 say(f"sweep {quant} {metric}: {flags}:", str(why).splitlines()[0][-10:])
                 continue
@@ -328,14 +329,15 @@ def llm_row(run, quant, metric):
 
 
 def encoder_row(run, name):
-    shape, batch, length, floor = ENCODERS[name]
+    shape, batch, length, activation, floor = ENCODERS[name]
     peers = best_encoders(run.w, shape, batch, length, run.threads, run.sweep)
     run.save()
     rounds = 5 if shape == "bert-base" else 301
     mine, theirs, models = [], [[] for _ in peers], []
     try:
         for _ in range(run.pairs):
-            value = ours(shape, 8, run.threads, length, 1, batch=batch, rounds=rounds)
+            value = ours(shape, 8, run.threads, length, 1, batch=batch, rounds=rounds,
+                         more=["--activation-bits", activation])
             models.append(value["models"][0])
             mine.append(models[-1]["prefill_tokens_per_second"])
             for rates, peer in zip(theirs, peers):
@@ -348,7 +350,8 @@ def encoder_row(run, name):
         say(f"{name}: {peers[i].name} {peers[i].variant}: "
             f"{statistics.median(theirs[i]):.0f} tokens/s, not the best")
     best = order[0]
-    return {"metric": f"{shape} {batch} x {length}, 8 bits", "unit": "tokens/s",
+    read = f", {activation}-bit inputs" if activation else ""
+    return {"metric": f"{shape} {batch} x {length}, 8 bits{read}", "unit": "tokens/s",
             **paired(mine, theirs[best]), **median_figures(models), "peer_name": peers[best].name,
             "peer_flags": peers[best].variant, "floor": floor, "isa": value["isa"]}
 
@@ -370,7 +373,7 @@ def share_rows(run, shape):
 def pruned_row(run):
     """7B, 8 bits, 40 % pruned, beside our own 16 bits: rounds take turns inside the program."""
     value = ours("llama-7b", 8, run.threads, 512, 8, rounds=run.pairs,
-                 more=["--prune", 0.4, "--against-bits", 16], timeout=7200)
+                 more=["--prune", 0.4, "--against-bits", 16])
     mine, dense = value["models"]
     for metric, floor in (("decode", 3.0), ("prefill", 2.0)):
         key = f"{metric}_tokens_per_second"

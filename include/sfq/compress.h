@@ -46,6 +46,8 @@ typedef struct sfq_compress_options {
     bool keep_stages; /* leave OUTPUT.pruned, .reconstructed, .distilled, .fused: the model as the
                          stages that the run has made it */
     sfq_hooks hooks;
+    int activation_bits; /* 8..14: to which the inputs of matrices are rounded at run time; 0
+                            (default): 12, and 8 where the weights are coarser than that costs */
 } sfq_compress_options;
 
 typedef struct sfq_stage_report {

@@ -234,6 +234,7 @@ typedef struct sfq_bench_shape {
     int embedding_bits; /* 2..8 for word, position and type tables and heads; 0: 8 */
     double prune;       /* share of heads and neurons that is gone, evenly over the layers; 0..1 */
     uint64_t seed;
+    int activation_bits; /* 8..14; 0: as compress chooses */
 } sfq_bench_shape;
 
 #define SFQ_PROBE_PEAKS 16

@@ -28,6 +28,8 @@ static const cli_option options[] = {
      "bits of the shape's matrices, 2 to 8, or 16: dense F16", NULL},
     {"embedding-bits", 0, CLI_INT, offsetof(bench_args, shape.embedding_bits), 2, 8, "B",
      "bits of its tables and language-model head (default 8, as in compress)", NULL},
+    {"activation-bits", 0, CLI_INT, offsetof(bench_args, shape.activation_bits), 0, 14, "B",
+     "bits of its matrices' inputs, 8 to 14; 0: as compress chooses", NULL},
     {"prune", 0, CLI_REAL, offsetof(bench_args, shape.prune), 0, 0.99, "P",
      "share of its heads and neurons that is gone, evenly over the layers", NULL},
     {"against-bits", 0, CLI_LIST, offsetof(bench_args, against_bits), 0, 0, "B",
@@ -263,10 +265,10 @@ static sfq_status take_models(cli_context *cli, bench_args *args, bench_outcome 
                               sfq_error *err)
 {
     if (args->shape.bits != 0 || args->against_bits.count > 0 || args->shape.prune > 0 ||
-        args->shape.embedding_bits != 0)
+        args->shape.embedding_bits != 0 || args->shape.activation_bits != 0)
         return sfq_fail(err, SFQ_E_ARGUMENT,
-                        "bench: --bits, --embedding-bits, --prune and --against-bits go with "
-                        "--shape; a MODEL has the bits that it has");
+                        "bench: --bits, --embedding-bits, --activation-bits, --prune and "
+                        "--against-bits go with --shape; a MODEL has the bits that it has");
     if (cli->words.count == 0 && args->probe && args->against.count == 0)
         return SFQ_OK;
     if (cli->words.count == 0)

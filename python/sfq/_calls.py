@@ -53,8 +53,8 @@ def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optiona
 
 def compress(model: PathLike, output: PathLike, *, recipe: Optional[str] = None,
              prune: Optional[float] = None, bits: Optional[int] = None,
-             embedding_bits: Optional[int] = None, task: Optional[str] = None,
-             data: Optional[PathLike] = None, text: Texts = None,
+             embedding_bits: Optional[int] = None, activation_bits: Optional[int] = None,
+             task: Optional[str] = None, data: Optional[PathLike] = None, text: Texts = None,
              calib_fraction: Optional[float] = None, calib_tokens: Optional[int] = None,
              calib_length: Optional[int] = None, pick: Optional[str] = None,
              saliency: Optional[str] = None, rounds: Optional[int] = None,
@@ -76,6 +76,8 @@ def compress(model: PathLike, output: PathLike, *, recipe: Optional[str] = None,
         prune: share of the attention and FFN parameters to remove, 0 to below 1 (0.40).
         bits: per weight of the matrices, 2..8 (8).
         embedding_bits: per weight of embedding tables and output heads, 2..8 (8).
+        activation_bits: to which the matrices' inputs are rounded at run time, 8..14; 0: 12 where 8
+            would cost more than the weights' bits do (0). 8 is up to twice as fast.
         task, data: calibrate on a task's train split in a directory, measure on its dev split.
         text: file or files; calibrate on them, measure perplexity on a part set aside.
         calib_fraction, calib_tokens: how much of it to calibrate on (0.5 %, with a floor).
@@ -122,8 +124,8 @@ def compress(model: PathLike, output: PathLike, *, recipe: Optional[str] = None,
 
 
 def plan(model: PathLike, *, prune: Optional[float] = None, bits: Optional[int] = None,
-         embedding_bits: Optional[int] = None, task: Optional[str] = None,
-         data: Optional[PathLike] = None, text: Texts = None,
+         embedding_bits: Optional[int] = None, activation_bits: Optional[int] = None,
+         task: Optional[str] = None, data: Optional[PathLike] = None, text: Texts = None,
          calib_fraction: Optional[float] = None, calib_tokens: Optional[int] = None,
          calib_length: Optional[int] = None, steps: Optional[int] = None,
          minutes: Optional[float] = None, uniform: bool = False,

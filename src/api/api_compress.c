@@ -2,6 +2,7 @@
  * folders lie on one level); it is handed a function that does, built on the runtime. */
 #include "api/api.h"
 #include "compress/pipeline.h"
+#include "model/pack_rule.h"
 #include "runtime/eval.h"
 
 #include <math.h>
@@ -122,6 +123,7 @@ static sfq_status check_options(const sfq_compress_options *o, bool plan, sfq_er
     SFQ_API_NEED(o->recipe);
     if (o->bits < 2 || o->bits > 8 || o->embedding_bits < 2 || o->embedding_bits > 8)
         return sfq_fail(err, SFQ_E_ARGUMENT, "bits and embedding_bits must be in 2..8");
+    SFQ_TRY(sfq_pack_check(o->activation_bits, err));
     if (o->steps < -1 || isnan(o->max_drop))
         return sfq_fail(err, SFQ_E_ARGUMENT,
                         "steps is -1 (from the calibration size) or more, max_drop is a number");

@@ -47,6 +47,7 @@ sfq_status sfq_plan_check(const sfq_compress_options *o, bool causal, sfq_error 
         return sfq_fail(err, SFQ_E_ARGUMENT, "--recipe %s: expected \"sfq\"", o->recipe);
     SFQ_TRY(check_bits("--bits", o->bits, err));
     SFQ_TRY(check_bits("--embedding-bits", o->embedding_bits, err));
+    SFQ_TRY(sfq_pack_check(o->activation_bits, err));
     if (isnan(o->max_drop))
         return sfq_fail(err, SFQ_E_ARGUMENT, "--max-drop: expected a number of points");
     return check_stages(o, causal, err);
@@ -64,7 +65,7 @@ static sfq_status decide(sfq_plan_tensor *t, const sfq_source *s, sfq_rules *rul
     SFQ_TRY(sfq_rules_bits(rules, t->source->name, bits, &bits, err));
     if (bits == 16)
         return SFQ_OK;
-    SFQ_TRY(sfq_pack_choose(&t->spec, &t->packed, m, bits, err));
+    SFQ_TRY(sfq_pack_choose(&t->spec, &t->packed, m, bits, o->activation_bits, err));
     t->feedback = t->packed && sfq_feedback_norm(s, m) != NULL;
     return SFQ_OK;
 }

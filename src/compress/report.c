@@ -71,6 +71,7 @@ static json_t *make_options(maker *m, const sfq_compress_options *o)
     put(m, out, "prune", json_real(o->prune));
     put(m, out, "bits", json_integer(o->bits));
     put(m, out, "embedding_bits", json_integer(o->embedding_bits));
+    put(m, out, "activation_bits", json_integer(o->activation_bits));
     put(m, out, "steps", json_integer(o->steps));
     put(m, out, "keep", keep);
     put(m, out, "bits_for", bits_for);

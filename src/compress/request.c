@@ -193,6 +193,7 @@ static void put_options(maker *m, const sfq_compress_options *o)
     put(m, "prune", json_real(o->prune));
     put(m, "bits", json_integer(o->bits));
     put(m, "embedding-bits", json_integer(o->embedding_bits));
+    put(m, "activation-bits", json_integer(o->activation_bits));
     put(m, "steps", json_integer(o->steps));
     put(m, "task", text(o->task));
     put(m, "calib-fraction", json_real(o->calib_fraction));

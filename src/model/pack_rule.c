@@ -4,7 +4,7 @@
 /* Activations are rounded per token and segment at run time. Outputs of attention and of the MLP's
  * activation have the longest tails, so o and down always read 12 bits; the other matrices do where
  * their own weights are finer than what 8-bit activations would add (measured: docs/METHOD.md). */
-int sfq_pack_activation_bits(sfq_role role, int bits)
+static int activation_rule(sfq_role role, int bits)
 {
     if (role == SFQ_ROLE_O || role == SFQ_ROLE_DOWN)
         return 12;
@@ -19,8 +19,17 @@ static bool worth_packing(const sfq_cluster *c, int bits)
     return packed < 2 * (uint64_t)c->n * c->k;
 }
 
+sfq_status sfq_pack_check(int activation_bits, sfq_error *err)
+{
+    if (activation_bits == 0 ||
+        (activation_bits >= SFQ_ACTIVATION_BITS_MIN && activation_bits <= SFQ_ACTIVATION_BITS_MAX))
+        return SFQ_OK;
+    return sfq_fail(err, SFQ_E_ARGUMENT, "activation bits %d: expected %d to %d, or 0 for the rule",
+                    activation_bits, SFQ_ACTIVATION_BITS_MIN, SFQ_ACTIVATION_BITS_MAX);
+}
+
 sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *m, int bits,
-                           sfq_error *err)
+                           int activation_bits, sfq_error *err)
 {
     *packed = false;
     if (!sfq_role_is_matrix(m->role) || m->role == SFQ_ROLE_CLASSIFIER || m->k == 0)
@@ -31,6 +40,6 @@ sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module
     *packed = worth_packing(&spec->cluster, bits);
     spec->name = m->name;
     spec->bits = bits;
-    spec->activation_bits = sfq_pack_activation_bits(m->role, bits);
+    spec->activation_bits = activation_bits > 0 ? activation_bits : activation_rule(m->role, bits);
     return SFQ_OK;
 }

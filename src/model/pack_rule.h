@@ -5,11 +5,12 @@
 
 #include "model/names.h"
 
-/* Integer width of the activations that a matrix reads, by its role and bits. */
-int sfq_pack_activation_bits(sfq_role role, int bits);
+/* ARGUMENT where the activation bits that were asked for are neither 0 (the rule) nor 8..14. */
+sfq_status sfq_pack_check(int activation_bits, sfq_error *err);
 /* Whether `bits` (2..8) make of the module a packed matrix, and which; *packed false: it stays
- * dense. spec->name is the module's own. LIMIT where a size overflows. */
+ * dense. activation_bits 0: by role and bits. spec->name is the module's own. LIMIT where a size
+ * overflows. */
 sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *module, int bits,
-                           sfq_error *err);
+                           int activation_bits, sfq_error *err);
 
 #endif

@@ -199,7 +199,7 @@ static sfq_status describe_packed(sfq_shape_model *s, const sfq_modules *modules
         sfq_packed_spec *spec = &info->packed[info->packed_count];
         bool packed = false;
         int bits = sfq_role_is_embedding(m->role) ? o->embedding_bits : o->bits;
-        SFQ_TRY(sfq_pack_choose(spec, &packed, m, bits, err));
+        SFQ_TRY(sfq_pack_choose(spec, &packed, m, bits, o->activation_bits, err));
         char *name = packed ? sfq_mem_strdup(m->name) : NULL;
         spec->name = name;
         if (packed && name == NULL)
@@ -238,7 +238,7 @@ static sfq_status check_shape(const sfq_bench_shape *o, sfq_error *err)
     if (!(o->prune >= 0 && o->prune < 1))
         return sfq_fail(err, SFQ_E_ARGUMENT, "prune %g: expected a share from 0 to below 1",
                         o->prune);
-    return SFQ_OK;
+    return sfq_pack_check(o->activation_bits, err);
 }
 
 /* An artifact's config.json gives its widths; its bits are not asked. */

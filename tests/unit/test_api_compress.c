@@ -72,6 +72,7 @@ static void test_ranges(void **state)
     REFUSE(prune, NAN, "prune");
     REFUSE(bits, 9, "bits");
     REFUSE(embedding_bits, 1, "embedding_bits");
+    REFUSE(activation_bits, 7, "activation bits");
     REFUSE(steps, -2, "steps");
     REFUSE(calib_fraction, 1.01, "calib_fraction");
     REFUSE(calib_fraction, -0.5, "calib_fraction");

@@ -37,9 +37,9 @@ class SfqConfig(QuantizationConfigMixin):
     pruned and no data is given).
 
     Args:
-        recipe, prune, bits, embedding_bits, task, data, text, calib_fraction, calib_tokens,
-            calib_length, pick, saliency, rounds, uniform, steps, minutes, keep, bits_for, max_drop,
-            seed, threads: as for `sfq.compress`.
+        recipe, prune, bits, embedding_bits, activation_bits, task, data, text, calib_fraction,
+            calib_tokens, calib_length, pick, saliency, rounds, uniform, steps, minutes, keep,
+            bits_for, max_drop, seed, threads: as for `sfq.compress`.
         output: a directory to keep the artifact in, which must not exist. None: a temporary one,
             gone when the model is there. It needs free space either way.
         progress: as for `sfq.compress`.
@@ -54,6 +54,7 @@ class SfqConfig(QuantizationConfigMixin):
 
     def __init__(self, *, recipe: Optional[str] = None, prune: float = 0.0,
                  bits: Optional[int] = None, embedding_bits: Optional[int] = None,
+                 activation_bits: Optional[int] = None,
                  task: Optional[str] = None, data: Optional[PathLike] = None, text: Texts = None,
                  calib_fraction: Optional[float] = None, calib_tokens: Optional[int] = None,
                  calib_length: Optional[int] = None, pick: Optional[str] = None,
