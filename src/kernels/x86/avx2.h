@@ -28,6 +28,16 @@
 #define SFQ_PIN(v) __asm__ volatile("" : "+x"(v))
 #endif
 
+/* sum += x, and sum += the four products of unsigned w and signed x of each lane, in the register of
+ * the sum. From the intrinsics GCC 12 makes a tile's sums anew each time and copies them back: the
+ * copies take as many of a core's slots as the products do. */
+#define SFQ_ADD_EPI16(sum, x) __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum) : "x"(x))
+#define SFQ_ADD_EPI32(sum, x) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x))
+#define SFQ_DPBUSD_YMM(sum, w, x) \
+    __asm__ volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x))
+#define SFQ_DPBUSD_ZMM(sum, w, x) \
+    __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x))
+
 /* The first n of 8 lanes (n >= 8: all). */
 SFQ_INLINE __m256i sfq_avx2_mask(size_t n)
 {

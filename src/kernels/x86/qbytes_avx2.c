@@ -117,10 +117,13 @@ SFQ_INLINE void tile_row(__m256i (*sum)[2], const uint8_t *w, const int8_t *a, s
     for (int i = 0; i < mr; i++) {
         const __m256i x = quad(a + (size_t)i * lda, r);
         const __m256i y0 = _mm256_maddubs_epi16(lo, x), y1 = _mm256_maddubs_epi16(hi, x);
-        sum[i][0] = set ? y0 : _mm256_add_epi16(sum[i][0], y0);
-        SFQ_PIN(sum[i][0]);
-        sum[i][1] = set ? y1 : _mm256_add_epi16(sum[i][1], y1);
-        SFQ_PIN(sum[i][1]);
+        if (set) {
+            sum[i][0] = y0;
+            sum[i][1] = y1;
+        } else {
+            SFQ_ADD_EPI16(sum[i][0], y0);
+            SFQ_ADD_EPI16(sum[i][1], y1);
+        }
     }
 }
 
@@ -164,8 +167,7 @@ SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const 
                 if (run == 2)
                     sum = _mm256_add_epi16(
                         sum, _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1), quad(token, r + 1)));
-                total[i][h] = _mm256_add_epi32(total[i][h], _mm256_madd_epi16(sum, ones));
-                SFQ_PIN(total[i][h]);
+                SFQ_ADD_EPI32(total[i][h], _mm256_madd_epi16(sum, ones));
             }
         }
     }

@@ -89,10 +89,8 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t
         SFQ_UNROLL
         for (int i = 0; i < mr; i++) {
             const __m256i x = quad(a + (size_t)i * lda, r);
-            sum[i][0] = _mm256_dpbusd_avx_epi32(sum[i][0], lo, x);
-            SFQ_PIN(sum[i][0]);
-            sum[i][1] = _mm256_dpbusd_avx_epi32(sum[i][1], hi, x);
-            SFQ_PIN(sum[i][1]);
+            SFQ_DPBUSD_YMM(sum[i][0], lo, x);
+            SFQ_DPBUSD_YMM(sum[i][1], hi, x);
         }
     }
     SFQ_UNROLL
@@ -151,10 +149,8 @@ SFQ_INLINE void planes_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const
             SFQ_UNROLL
             for (size_t h = 0; h < 2; h++) {
                 const __m256i x = quad(token, 2 * r + h);
-                sum[i][2 * h] = _mm256_dpbusd_avx_epi32(sum[i][2 * h], w0, x);
-                SFQ_PIN(sum[i][2 * h]);
-                sum[i][2 * h + 1] = _mm256_dpbusd_avx_epi32(sum[i][2 * h + 1], w1, x);
-                SFQ_PIN(sum[i][2 * h + 1]);
+                SFQ_DPBUSD_YMM(sum[i][2 * h], w0, x);
+                SFQ_DPBUSD_YMM(sum[i][2 * h + 1], w1, x);
             }
         }
     }

@@ -57,7 +57,7 @@ SFQ_INLINE size_t tile(const qgemm_pass *q, const qgemm_pair *pair, size_t i, co
                 const __m512i x = quad(line + h * a.plane + m * SFQ_BLOCK_K);
                 SFQ_UNROLL
                 for (size_t j = 0; j < np; j++)
-                    sum[h][j][m] = _mm512_dpbusd_epi32(sum[h][j][m], w[j], x);
+                    SFQ_DPBUSD_ZMM(sum[h][j][m], w[j], x);
             }
         }
         line += r % SFQ_BLOCK_ROWS == SFQ_BLOCK_ROWS - 1 ? a.block - (SFQ_BLOCK_K - 4) : 4;

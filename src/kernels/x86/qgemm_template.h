@@ -88,8 +88,7 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
                 _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)quad));
             SFQ_UNROLL
             for (int j = 0; j < 4; j++) {
-                sum[i][j] = _mm256_add_epi32(sum[i][j], _mm256_madd_epi16(v[j], x));
-                SFQ_PIN(sum[i][j]);
+                SFQ_ADD_EPI32(sum[i][j], _mm256_madd_epi16(v[j], x));
             }
         }
     }
