@@ -88,8 +88,10 @@ typedef struct sfq_qgemm_args {
     size_t ldy;
     bool activated;
     sfq_activation act;
-    int32_t *raw;  /* [M, segments, N] exact acc for the checks, or NULL */
-    void *scratch; /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned, one per worker */
+    int32_t *raw;   /* [M, segments, N] exact acc for the checks, or NULL */
+    size_t streams; /* one row: places of the codes that are read by turns, 1 or 4; 0: whichever is
+                       faster on this processor */
+    void *scratch;  /* SFQ_QGEMM_SCRATCH bytes, 64-byte aligned, one per worker */
 } sfq_qgemm_args;
 
 /* ---- float matrices ------------------------------------------------------------------------ */

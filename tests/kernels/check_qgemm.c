@@ -152,6 +152,20 @@ static void against_ref(const sfq_kernels *k, const qgemm_case *c)
     activation(k, c, &y_only);
 }
 
+/* Row m of the case, with its part of the outputs of `all`. */
+static sfq_qgemm_args row_alone(const qgemm_case *c, size_t m, const sfq_qgemm_args *all)
+{
+    sfq_qgemm_args row = c->a;
+    row.m = 1;
+    row.a += m * row.k_padded;
+    pack_activations(&row);
+    row.a_scales += m * row.segments;
+    row.a_sums += m * row.segments;
+    row.y = all->y + m * row.ldy;
+    row.raw = all->raw + m * row.segments * row.n;
+    return row;
+}
+
 static void invariance(const sfq_kernels *k, const qgemm_case *c)
 {
     sfq_qgemm_args whole = c->a, split = c->a;
@@ -159,18 +173,20 @@ static void invariance(const sfq_kernels *k, const qgemm_case *c)
     outputs(&split);
     k->qgemm(&whole, 0, c->panels);
     for (size_t m = 0; m < c->a.m; m++) {
-        sfq_qgemm_args row = c->a;
-        row.m = 1;
-        row.a += m * row.k_padded;
-        pack_activations(&row);
-        row.a_scales += m * row.segments;
-        row.a_sums += m * row.segments;
-        row.y = split.y + m * row.ldy;
-        row.raw = split.raw + m * row.segments * row.n;
+        const sfq_qgemm_args row = row_alone(c, m, &split);
         for (size_t p = c->panels; p-- > 0;)
             k->qgemm(&row, p, p + 1);
     }
     compare(&split, &whole, "row and panel alone");
+    for (size_t streams = 1; streams <= 4; streams += 3) {
+        outputs(&split);
+        for (size_t m = 0; m < c->a.m; m++) {
+            sfq_qgemm_args row = row_alone(c, m, &split);
+            row.streams = streams;
+            k->qgemm(&row, 0, c->panels);
+        }
+        compare(&split, &whole, streams == 1 ? "rows by one stream" : "rows by four streams");
+    }
     sfq_qgemm_args one = c->a;
     outputs(&one);
     one.raw = NULL;
@@ -232,7 +248,7 @@ void check_qgemm(const sfq_kernels *k)
             kk = check_between(2049, 4500);
             segment = 64 * check_between(33, 71);
         }
-        qgemm_case c = make_case(m, check_between(1, 70), kk, segment, bits, data);
+        qgemm_case c = make_case(m, check_between(1, large ? 210 : 70), kk, segment, bits, data);
         against_ref(k, &c);
         invariance(k, &c);
         check_reset();

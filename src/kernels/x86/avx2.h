@@ -28,9 +28,9 @@
 #define SFQ_PIN(v) __asm__ volatile("" : "+x"(v))
 #endif
 
-/* sum += x, and sum += the four products of unsigned w and signed x of each lane, in the register of
- * the sum. From the intrinsics GCC 12 makes a tile's sums anew each time and copies them back: the
- * copies take as many of a core's slots as the products do. */
+/* sum += x, and sum += the four products of unsigned w and signed x of each lane, in the
+ * register of the sum. From the intrinsics GCC 12 makes a tile's sums anew each time and copies
+ * them back: the copies take as many of a core's slots as the products do. */
 #define SFQ_ADD_EPI16(sum, x) __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum) : "x"(x))
 #define SFQ_ADD_EPI32(sum, x) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x))
 #define SFQ_DPBUSD_YMM(sum, w, x) \
@@ -43,6 +43,12 @@ SFQ_INLINE __m256i sfq_avx2_mask(size_t n)
 {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lanes);
+}
+
+/* [o0 o0' o1 o1' | o2 ..], [o4 ..] -> o0..o7: adds the two partial sums of every output */
+SFQ_INLINE __m256i sfq_avx2_fold(__m256i a, __m256i b)
+{
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
 }
 
 /* ((l0+l1)+(l2+l3)) + ((l4+l5)+(l6+l7)) of each of four vectors. */

@@ -1,23 +1,19 @@
 /* kernels/x86/qbytes_avx2.c - codes of 2..7 bits times activations within +-127, on bytes.
  *
- * vpmaddubsw adds pairs of products into 16 bits. As many rows as RUN_b may be added there before
- * they must be widened to 32 bits by vpmaddwd with ones; the bounds are exact, so the sums are the
- * same integers as everywhere else. A 32-bit lane is one output: nothing is folded at the end.
+ * vpmaddubsw adds pairs of products into 16 bits. As many rows as SFQ_RUN_b may be added there
+ * before they must be widened to 32 bits by vpmaddwd with ones; the bounds are exact, so the sums
+ * are the same integers as everywhere else. A 32-bit lane is one output: nothing is folded at the
+ * end.
  *
- * One token: every code is read once, so there is nothing to share the unpacking with; rows are
- * unpacked in registers and multiplied at once. Several tokens: 6 of them x 16 outputs of 16-bit
- * sums fill 12 registers; the 32-bit sums lie in L1. */
+ * 6 tokens x 16 outputs of 16-bit sums fill 12 registers; the 32-bit sums lie in L1. */
 #include "kernels/x86/qbytes_avx2.h"
 #include "kernels/x86/unpack_avx2.h"
 
 #include <string.h>
 
-/* rows added in 16 bits before widening; divides the rows of a group */
-enum { RUN_2 = 16, RUN_3 = 8, RUN_4 = 8, RUN_5 = 4, RUN_6 = 2, RUN_7 = 1 };
-
-#define CHECK_RUN(bits)                                                         \
-    _Static_assert(SFQ_ROWS_##bits % RUN_##bits == 0 &&                         \
-                       RUN_##bits * 2 * ((1 << (bits)) - 1) * 127 <= INT16_MAX, \
+#define CHECK_RUN(bits)                                                             \
+    _Static_assert(SFQ_ROWS_##bits % SFQ_RUN_##bits == 0 &&                         \
+                       SFQ_RUN_##bits * 2 * ((1 << (bits)) - 1) * 127 <= INT16_MAX, \
                    "sum in 16 bits")
 CHECK_RUN(2);
 CHECK_RUN(3);
@@ -26,7 +22,7 @@ CHECK_RUN(5);
 CHECK_RUN(6);
 CHECK_RUN(7);
 
-enum { HALF = 32, AHEAD = 2048, TILE_M = 6, SHORT_M = 4 };
+enum { HALF = 32, TILE_M = 6, SHORT_M = 4 };
 
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
 {
@@ -49,63 +45,6 @@ SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
     int32_t four;
     memcpy(&four, a + 4 * r, sizeof four);
     return _mm256_set1_epi32(four);
-}
-
-/* One group of one half: rows[] times their activations, added to acc. */
-SFQ_INLINE __m256i dot_rows(__m256i acc, const __m256i *rows, const int8_t *a, const size_t count,
-                            const size_t run)
-{
-    const __m256i ones = _mm256_set1_epi16(1);
-    SFQ_UNROLL
-    for (size_t r = 0; r < count; r += run) {
-        __m256i sum = _mm256_maddubs_epi16(rows[r], quad(a, r));
-        SFQ_UNROLL
-        for (size_t i = 1; i < run; i++)
-            sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(rows[r + i], quad(a, r + i)));
-        acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sum, ones));
-    }
-    return acc;
-}
-
-#define GEMV_GROUPS(bits)                                                               \
-    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {          \
-        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
-            _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
-        __m256i rows[SFQ_ROWS_##bits];                                                  \
-        sfq_avx2_unpack##bits(rows, codes);                                             \
-        lo = dot_rows(lo, rows, a, SFQ_ROWS_##bits, RUN_##bits);                        \
-        sfq_avx2_unpack##bits(rows, codes + HALF);                                      \
-        hi = dot_rows(hi, rows, a, SFQ_ROWS_##bits, RUN_##bits);                        \
-        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
-        a += (size_t)SFQ_ROWS_##bits * 4;                                               \
-    }
-
-void sfq_gemv_packed_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits, const int8_t *a,
-                          size_t blocks)
-{
-    __m256i lo = _mm256_setzero_si256(), hi = lo;
-    switch (bits) {
-    case 2:
-        GEMV_GROUPS(2)
-        break;
-    case 3:
-        GEMV_GROUPS(3)
-        break;
-    case 4:
-        GEMV_GROUPS(4)
-        break;
-    case 5:
-        GEMV_GROUPS(5)
-        break;
-    case 6:
-        GEMV_GROUPS(6)
-        break;
-    default:
-        GEMV_GROUPS(7)
-        break;
-    }
-    _mm256_storeu_si256((__m256i *)(void *)acc, lo);
-    _mm256_storeu_si256((__m256i *)(void *)(acc + 8), hi);
 }
 
 /* One row: products of mr tokens, set in sum or added to it. */
@@ -213,20 +152,20 @@ void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int 
     const size_t count = blocks * SFQ_BLOCK_ROWS;
     switch (bits) {
     case 2:
-        tiles(acc, codes, a, lda, rows, count, RUN_2);
+        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_2);
         break;
     case 3:
     case 4:
-        tiles(acc, codes, a, lda, rows, count, RUN_4);
+        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_4);
         break;
     case 5:
-        tiles(acc, codes, a, lda, rows, count, RUN_5);
+        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_5);
         break;
     case 6:
-        short_tiles(acc, codes, a, lda, rows, count, RUN_6);
+        short_tiles(acc, codes, a, lda, rows, count, SFQ_RUN_6);
         break;
     default:
-        short_tiles(acc, codes, a, lda, rows, count, RUN_7);
+        short_tiles(acc, codes, a, lda, rows, count, SFQ_RUN_7);
         break;
     }
 }

@@ -4,14 +4,15 @@
 
 #include "kernels/kernels.h"
 
+/* Rows whose products of pairs may be added in 16 bits before they are widened; divides the rows
+ * of a group. */
+enum { SFQ_RUN_2 = 16, SFQ_RUN_3 = 8, SFQ_RUN_4 = 8, SFQ_RUN_5 = 4, SFQ_RUN_6 = 2, SFQ_RUN_7 = 1 };
+
 /* int16 codes to bytes; false, and nothing of use in out, when one of them leaves -127..127. k is a
  * multiple of 64; out 32-byte aligned. */
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k);
-/* One token: acc[16] = sums of code * activation over `blocks` packed blocks of a panel. */
-void sfq_gemv_packed_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits, const int8_t *a,
-                          size_t blocks);
-/* Several tokens: acc[rows][16] += the same over `blocks` blocks that were unpacked to bytes. Row m
- * of the activations is a + m*lda. */
+/* acc[rows][16] += sums of code * activation over `blocks` blocks that were unpacked to bytes.
+ * Row m of the activations is a + m*lda. */
 void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
                          const int8_t *a, size_t lda, size_t rows, size_t blocks);
 

@@ -4,8 +4,7 @@
  * [16 outputs][4 inputs], is two of its operands as it lies in memory, and a lane is one output.
  * The form without saturation is exact: four products are at most 4 * 255 * 127 in size.
  *
- * One token: rows are unpacked in registers and multiplied at once; even and odd rows have sums of
- * their own, to hide the latency. Several tokens: 6 of them x 16 outputs fill 12 registers.
+ * 6 tokens x 16 outputs fill 12 registers.
  *
  * Wider activations are a = 256 hi + lo, two products each: 3 tokens x 16 outputs x 2 planes. */
 #include "kernels/x86/qbytes_avxvnni.h"
@@ -21,53 +20,6 @@ SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
     int32_t four;
     memcpy(&four, a + 4 * r, sizeof four);
     return _mm256_set1_epi32(four);
-}
-
-/* One group of one half: rows[] times their activations, added to two sums in turn. */
-SFQ_INLINE void dot_rows(__m256i sum[2], const __m256i *rows, const int8_t *a, const size_t count)
-{
-    SFQ_UNROLL
-    for (size_t r = 0; r < count; r++)
-        sum[r % 2] = _mm256_dpbusd_avx_epi32(sum[r % 2], rows[r], quad(a, r));
-}
-
-#define GEMV_GROUPS(bits)                                                               \
-    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {          \
-        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
-            _mm_prefetch((const char *)codes + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
-        __m256i rows[SFQ_ROWS_##bits];                                                  \
-        sfq_avx2_unpack##bits(rows, codes);                                             \
-        dot_rows(lo, rows, a, SFQ_ROWS_##bits);                                         \
-        sfq_avx2_unpack##bits(rows, codes + HALF);                                      \
-        dot_rows(hi, rows, a, SFQ_ROWS_##bits);                                         \
-        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
-        a += (size_t)SFQ_ROWS_##bits * 4;                                               \
-    }                                                                                   \
-    break
-
-void sfq_gemv_packed_avxvnni(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits,
-                             const int8_t *a, size_t blocks)
-{
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i lo[2] = {zero, zero}, hi[2] = {zero, zero};
-    switch (bits) {
-    case 2:
-        GEMV_GROUPS(2);
-    case 3:
-        GEMV_GROUPS(3);
-    case 4:
-        GEMV_GROUPS(4);
-    case 5:
-        GEMV_GROUPS(5);
-    case 6:
-        GEMV_GROUPS(6);
-    case 7:
-        GEMV_GROUPS(7);
-    default:
-        GEMV_GROUPS(8);
-    }
-    _mm256_storeu_si256((__m256i *)(void *)acc, _mm256_add_epi32(lo[0], lo[1]));
-    _mm256_storeu_si256((__m256i *)(void *)(acc + 8), _mm256_add_epi32(hi[0], hi[1]));
 }
 
 /* acc[mr][16] += `rows` rows of bytes times the activations of mr tokens. `stream`: the codes come

@@ -5,11 +5,8 @@
 
 #include "kernels/kernels.h"
 
-/* One token: acc[16] = sums of code * activation over `blocks` packed blocks of a panel. */
-void sfq_gemv_packed_avxvnni(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, int bits,
-                             const int8_t *a, size_t blocks);
-/* Several tokens: acc[rows][16] += the same over `blocks` blocks that were unpacked to bytes. Row m
- * of the activations is a + m*lda. */
+/* acc[rows][16] += sums of code * activation over `blocks` blocks that were unpacked to bytes.
+ * Row m of the activations is a + m*lda. */
 void sfq_gemm_bytes_avxvnni(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
                             const int8_t *a, size_t lda, size_t rows, size_t blocks);
 

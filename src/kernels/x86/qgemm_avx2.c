@@ -5,6 +5,6 @@
 
 #define QGEMM_NAME sfq_qgemm_avx2
 #define QGEMM_BYTE_BITS 7
-#define QGEMM_BYTES_ONE sfq_gemv_packed_avx2
+#define QGEMM_ROW_BYTES sfq_qrow_bytes_avx2
 #define QGEMM_BYTES_MANY sfq_gemm_bytes_avx2
 #include "kernels/x86/qgemm_template.h"

@@ -1,16 +1,16 @@
 /* kernels/x86/qgemm_avx512vnni.c - the packed multiply on AVX-512 VNNI: vpdpbusd adds four products
  * of an unsigned and a signed byte to each of 16 lanes; a row of a block, [16 outputs][4 inputs],
- * is one operand as it lies in memory, and a lane is one output. Exact: four products are at most
- * 4 * 255 * 128 in size. Wider activations are a = 256 hi + lo, two products each.
+ * is one operand as it lies in memory, and a lane is one output. Exact: four products are at
+ * most 4 * 255 * 128 in size. Wider activations are a = 256 hi + lo, two products each.
  *
- * One row: blocks are unpacked in registers and multiplied at once, straight from the stream; four
- * streams keep more of the memory's banks and of the prefetchers busy than one.
- * Several: 8 rows (4 of two planes) x 2 panels in 16 registers. */
+ * One row: blocks are unpacked in registers and multiplied at once, straight from the stream or
+ * from four (qrow.h). Several: 8 rows (4 of two planes) x 2 panels in 16 registers. */
 #include "kernels/x86/qgemm512_template.h"
+#include "kernels/x86/qrow.h"
 
 enum {
     TILE_M = 8,
-    STREAMS = 4 /* places from which one row reads at a time */
+    STREAMS = SFQ_QROW_STREAMS /* places from which one row reads at a time */
 };
 
 /* Four activations in every lane. */
@@ -205,10 +205,10 @@ static void one_stream(const sfq_qgemm_args *g, size_t m, size_t p)
     multiply_panels(g, m, p, 0, 1);
 }
 
-/* Row m times panels [begin, end): a quarter of them to each stream. */
+/* Row m times panels [begin, end): a quarter of them to each stream where there are four. */
 static void multiply_row(const sfq_qgemm_args *g, size_t m, size_t begin, size_t end)
 {
-    const size_t step = (end - begin) / STREAMS;
+    const size_t step = sfq_qrow_step(g, begin, end);
     for (size_t p = begin; p < begin + step; p++)
         four_streams(g, m, p, step);
     for (size_t p = begin + STREAMS * step; p < end; p++)

@@ -6,7 +6,7 @@
 
 #define QGEMM_NAME sfq_qgemm_avxvnni
 #define QGEMM_BYTE_BITS 8
-#define QGEMM_BYTES_ONE sfq_gemv_packed_avxvnni
+#define QGEMM_ROW_BYTES sfq_qrow_bytes_avxvnni
 #define QGEMM_BYTES_MANY sfq_gemm_bytes_avxvnni
 #define QGEMM_SPLIT sfq_split_codes_avxvnni
 #define QGEMM_PLANES sfq_gemm_planes_avxvnni

@@ -4,7 +4,8 @@
  *
  *   QGEMM_NAME(a, panel_begin, panel_end)  the kernel
  *   QGEMM_BYTE_BITS             widest codes that go through bytes when the activations fit them
- *   QGEMM_BYTES_ONE, _MANY      one token and several tokens on bytes (qbytes_*.h)
+ *   QGEMM_ROW_BYTES             one token on codes of these widths (qrow.h)
+ *   QGEMM_BYTES_MANY            several (qbytes_*.h)
  *   QGEMM_SPLIT, QGEMM_PLANES   if the level has them: activations to two planes of bytes, and
  *                               products with these
  *
@@ -22,8 +23,11 @@
 
 #include "base/ck.h"
 #include "kernels/kernel_decls.h"
-#include "kernels/x86/avx2.h"
+#include "kernels/x86/qrow.h"
 #include "kernels/x86/unpack_avx2.h"
+#include "kernels/x86/vec_avx2.h"
+
+#include "kernels/x86/act_template.h"
 
 #include <assert.h>
 #include <string.h>
@@ -37,7 +41,8 @@ enum {
     QUAD_BYTES = SFQ_ROW_BYTES,
     GROUP_BYTES = 512 * 1024, /* panels that passes of few rows share: they stay in L2 too */
     AHEAD = 2048,             /* bytes to prefetch ahead of a stream */
-    NARROW_BYTES = 208 * 1024
+    NARROW_BYTES = 208 * 1024,
+    PAST_CACHES = 1 << 20 /* bytes of outputs from which they are stored past the caches */
 };
 
 typedef struct qgemm_scratch {
@@ -49,12 +54,6 @@ typedef struct qgemm_scratch {
 } qgemm_scratch;
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
-
-/* [o0 o0' o1 o1' | o2 ..], [o4 ..] -> o0..o7: adds the two partial sums of every output */
-SFQ_INLINE __m256i fold(__m256i a, __m256i b)
-{
-    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
-}
 
 SFQ_INLINE __m256i load_wide(const void *w, size_t index, bool wide)
 {
@@ -95,7 +94,7 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
     SFQ_UNROLL
     for (int i = 0; i < mr; i++) {
         __m256i *out = (__m256i *)(void *)acc[i];
-        __m256i lo = fold(sum[i][0], sum[i][1]), hi = fold(sum[i][2], sum[i][3]);
+        __m256i lo = sfq_avx2_fold(sum[i][0], sum[i][1]), hi = sfq_avx2_fold(sum[i][2], sum[i][3]);
         _mm256_store_si256(out, add ? _mm256_add_epi32(lo, out[0]) : lo);
         _mm256_store_si256(out + 1, add ? _mm256_add_epi32(hi, out[1]) : hi);
     }
@@ -127,11 +126,6 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
     const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K;
     const size_t first = s * segment_blocks;
     const size_t end = sfq_min_size(first + segment_blocks, g->k_blocks);
-    if (rows == 1 && form == FORM_BYTES) {
-        QGEMM_BYTES_ONE(t->acc[0], panel + first * sfq_block_bytes(g->bits), g->bits,
-                        t->narrow + first * SFQ_BLOCK_K, end - first);
-        return;
-    }
     memset(t->acc, 0, rows * sizeof t->acc[0]);
     for (size_t b = first, count; b < end; b += count) {
         count = sfq_min_size(CHUNK_BLOCKS, end - b);
@@ -146,6 +140,8 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
                          count);
             continue;
         }
+#else
+        (void)form;
 #endif
         QGEMM_BYTES_MANY(t->acc, codes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded, rows,
                          count);
@@ -179,53 +175,91 @@ static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_
     }
 }
 
-/* What the epilogue of one panel and segment needs, spread to 16 outputs. */
+/* One step of the float chain of a panel's 16 outputs, in two halves: what is the same for all
+ * rows. */
 typedef struct epilogue {
-    size_t panel, segment, outputs;
-    float scale[SFQ_PANEL_N], bias[SFQ_PANEL_N];
+    __m256 scale[2], bias[2];
+    __m256i stored[2]; /* lanes that are outputs of the matrix */
+    size_t panel, segment;
+    bool last, biased, whole, past_caches;
 } epilogue;
 
-static void epilogue_begin(epilogue *e, const sfq_qgemm_args *g, size_t p, size_t s)
+/* The scales of a panel and segment, one for `share` outputs (1, 2, 4, 8 or 16), spread to
+ * `half`. */
+SFQ_INLINE __m256 spread_scales(const float *scales, size_t share, size_t half)
+{
+    const int bits = __builtin_ctzl(share);
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i index = _mm256_srlv_epi32(lanes, _mm256_set1_epi32(bits));
+    const size_t count = sfq_max_size(1, 8 / share);
+    __m256 few = _mm256_maskload_ps(scales + half * (8 / share), sfq_avx2_mask(count));
+    return _mm256_permutevar8x32_ps(few, index);
+}
+
+SFQ_INLINE epilogue epilogue_begin(const sfq_qgemm_args *g, size_t p, size_t s)
 {
     const float *scales = g->scales + (p * g->segments + s) * (SFQ_PANEL_N / g->share);
-    e->panel = p;
-    e->segment = s;
-    e->outputs = sfq_min_size(SFQ_PANEL_N, g->n - p * SFQ_PANEL_N);
-    for (size_t j = 0; j < SFQ_PANEL_N; j++) {
-        e->scale[j] = scales[j / g->share];
-        e->bias[j] = g->bias && j < e->outputs ? g->bias[p * SFQ_PANEL_N + j] : 0.0f;
+    const size_t n = p * SFQ_PANEL_N, outputs = sfq_min_size(SFQ_PANEL_N, g->n - n);
+    epilogue e = {.panel = p, .segment = s, .last = s + 1 == g->segments};
+    e.biased = e.last && g->bias;
+    e.whole = outputs == SFQ_PANEL_N;
+    e.past_caches = e.whole && e.last && g->m * g->n * sizeof(float) >= PAST_CACHES &&
+                    ((uintptr_t)g->y | g->ldy * sizeof(float)) % 64 == 0;
+    SFQ_UNROLL
+    for (size_t h = 0; h < 2; h++) {
+        e.stored[h] = sfq_avx2_mask(outputs > 8 * h ? outputs - 8 * h : 0);
+        e.scale[h] = spread_scales(scales, g->share, h);
+        e.bias[h] =
+            e.biased ? _mm256_maskload_ps(g->bias + n + 8 * h, e.stored[h]) : _mm256_setzero_ps();
     }
+    return e;
+}
+
+/* Apart from epilogue_row, whose code stays small: few chains end in an activation. */
+static __attribute__((noinline)) void epilogue_activate(sfq_activation act, __m256 y[2])
+{
+    y[0] = activate(act, y[0]);
+    y[1] = activate(act, y[1]);
 }
 
 /* Row m: subtract the zero point, then one step of the float chain; after the last segment out. */
-static void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m, int32_t *acc,
-                         float *sum)
+SFQ_INLINE void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t m,
+                             const int32_t *acc, float *sum)
 {
     const size_t at = m * g->segments + e->segment;
-    const bool last = e->segment + 1 == g->segments;
-    float *y_row = g->y ? g->y + m * g->ldy + e->panel * SFQ_PANEL_N : NULL;
-    float *out = last && e->outputs == SFQ_PANEL_N ? y_row : NULL; /* a whole panel: no detour */
     const __m256i zero = _mm256_set1_epi32((1 << (g->bits - 1)) * g->a_sums[at]);
     const __m256 scale_a = _mm256_set1_ps(g->a_scales[at]);
-    for (size_t j = 0; j < SFQ_PANEL_N; j += 8) {
-        __m256i *slot = (__m256i *)(void *)(acc + j);
-        __m256i v = _mm256_sub_epi32(_mm256_load_si256(slot), zero);
-        __m256 y = e->segment == 0 ? _mm256_setzero_ps() : _mm256_load_ps(sum + j);
-        __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(e->scale + j), scale_a);
-        y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), scale, y);
-        if (last && g->bias)
-            y = _mm256_add_ps(y, _mm256_loadu_ps(e->bias + j));
+    __m256 y[2];
+    SFQ_UNROLL
+    for (size_t h = 0; h < 2; h++) {
+        const __m256i *in = (const __m256i *)(const void *)(acc + 8 * h);
+        const __m256i v = _mm256_sub_epi32(_mm256_load_si256(in), zero);
+        y[h] = e->segment == 0 ? _mm256_setzero_ps() : _mm256_load_ps(sum + 8 * h);
+        y[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), _mm256_mul_ps(e->scale[h], scale_a), y[h]);
+        if (e->biased)
+            y[h] = _mm256_add_ps(y[h], e->bias[h]);
         if (g->raw)
-            _mm256_store_si256(slot, v);
-        if (out)
-            _mm256_storeu_ps(out + j, y);
-        else
-            _mm256_store_ps(sum + j, y);
+            _mm256_maskstore_epi32(g->raw + at * g->n + e->panel * SFQ_PANEL_N + 8 * h,
+                                   e->stored[h], v);
     }
-    if (g->raw)
-        memcpy(g->raw + at * g->n + e->panel * SFQ_PANEL_N, acc, e->outputs * sizeof *acc);
-    if (last && g->y && !out)
-        memcpy(y_row, sum, e->outputs * sizeof *sum);
+    if (!e->last || !g->y) {
+        _mm256_store_ps(sum, y[0]);
+        _mm256_store_ps(sum + 8, y[1]);
+        return;
+    }
+    float *out = g->y + m * g->ldy + e->panel * SFQ_PANEL_N;
+    if (g->activated)
+        epilogue_activate(g->act, y);
+    if (e->past_caches) {
+        _mm256_stream_ps(out, y[0]);
+        _mm256_stream_ps(out + 8, y[1]);
+    } else if (e->whole) {
+        _mm256_storeu_ps(out, y[0]);
+        _mm256_storeu_ps(out + 8, y[1]);
+    } else {
+        _mm256_maskstore_ps(out, e->stored[0], y[0]);
+        _mm256_maskstore_ps(out + 8, e->stored[1], y[1]);
+    }
 }
 
 /* Narrows the activations of rows m0.. when the byte path can take them. */
@@ -262,7 +296,6 @@ static qgemm_form pass_begin(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m
 static void qgemm_group(const sfq_qgemm_args *a, size_t begin, size_t end)
 {
     qgemm_scratch *t = a->scratch;
-    epilogue e;
     for (size_t m0 = 0, rows; m0 < a->m; m0 += rows) {
         const qgemm_form form = pass_begin(a, t, m0, &rows);
         for (size_t p = begin; p < end; p++) {
@@ -272,23 +305,66 @@ static void qgemm_group(const sfq_qgemm_args *a, size_t begin, size_t end)
                     segment_sums(a, t, panel, s, m0, rows);
                 else
                     segment_sums_bytes(a, t, panel, s, rows, form);
-                epilogue_begin(&e, a, p, s);
+                const epilogue e = epilogue_begin(a, p, s);
                 for (size_t i = 0; i < rows; i++)
                     epilogue_row(&e, a, m0 + i, t->acc[i], t->sum[i]);
             }
         }
-        const size_t n = begin * SFQ_PANEL_N, count = sfq_min_size(end * SFQ_PANEL_N, a->n) - n;
-        for (size_t m = m0; a->activated && m < m0 + rows; m++)
-            sfq_act_avx2(a->act, a->y + m * a->ldy + n, count);
     }
+}
+
+/* ---- one row --------------------------------------------------------------------------------- */
+
+/* The row times panels p, p + step, ..: `streams` of them. */
+static void row_panels(const sfq_qgemm_args *g, size_t p, size_t step, size_t streams, int shift)
+{
+    qgemm_scratch *t = g->scratch;
+    const size_t segment_blocks = g->segment_k / SFQ_BLOCK_K, stride = step * g->panel_bytes;
+    for (size_t s = 0; s < g->segments; s++) {
+        const size_t first = s * segment_blocks, k = first * SFQ_BLOCK_K;
+        const size_t blocks = sfq_min_size(segment_blocks, g->k_blocks - first);
+        const uint8_t *codes = g->codes + p * g->panel_bytes + first * sfq_block_bytes(g->bits);
+        for (size_t j = 0; j < streams; j++)
+            _mm_prefetch((const char *)(g->scales + ((p + j * step) * g->segments + s) *
+                                                        (SFQ_PANEL_N / g->share)),
+                         _MM_HINT_T0);
+        if (g->bits <= QGEMM_BYTE_BITS) {
+            const sfq_qrow_bytes a = {t->narrow + k, g->k_padded, shift};
+            QGEMM_ROW_BYTES(t->acc, codes, stride, streams, g->bits, a, blocks);
+        } else {
+            sfq_qrow_words_avx2(t->acc, codes, stride, streams, g->a + k, blocks);
+        }
+        for (size_t j = 0; j < streams; j++) {
+            const epilogue e = epilogue_begin(g, p + j * step, s);
+            epilogue_row(&e, g, 0, t->acc[j], t->sum[j]);
+        }
+    }
+}
+
+/* One row times panels [begin, end), a quarter of them to each stream where there are four. */
+static void qgemm_row(const sfq_qgemm_args *g, size_t begin, size_t end)
+{
+    qgemm_scratch *t = g->scratch;
+    const size_t step = sfq_qrow_step(g, begin, end);
+    const int shift =
+        g->bits <= QGEMM_BYTE_BITS ? sfq_qrow_split_avx2(t->narrow, g->a, g->k_padded) : 0;
+    for (size_t p = begin; p < begin + step; p++)
+        row_panels(g, p, step, SFQ_QROW_STREAMS, shift);
+    for (size_t p = begin + SFQ_QROW_STREAMS * step; p < end; p++)
+        row_panels(g, p, 0, 1, shift);
 }
 
 void QGEMM_NAME(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)
 {
     const size_t group = sfq_max_size(1, GROUP_BYTES / a->panel_bytes);
     assert(((uintptr_t)a->scratch & 63) == 0);
+    if (a->m == 1 && 2 * a->k_padded <= NARROW_BYTES) {
+        qgemm_row(a, panel_begin, panel_end);
+        return;
+    }
     for (size_t p = panel_begin; p < panel_end; p += group)
         qgemm_group(a, p, sfq_min_size(p + group, panel_end));
+    _mm_sfence(); /* behind stores past the caches */
 }
 
 #endif
