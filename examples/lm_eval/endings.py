@@ -1,5 +1,5 @@
-"""Questions of the task sfq_endings: every sentence of eight words or more is cut in the middle, and
-its second half stands among those of the three sentences that follow it (in a circle)."""
+"""Questions of the task sfq_endings: every sentence of eight words or more is cut in the middle,
+and its second half stands among those of the three sentences that follow it (in a circle)."""
 
 import re
 

@@ -1,6 +1,6 @@
 /* compress/calibration_task.c - candidates from the train split of a task. Labels are used for
- * nothing, because the original model answers for every sequence: own data may lack them, those that
- * are there are read (so a damaged file is found). The dev split is not opened. */
+ * nothing, because the original model answers for every sequence: own data may lack them, those
+ * that are there are read (so a damaged file is found). The dev split is not opened. */
 #include "base/ck.h"
 #include "base/mem.h"
 #include "base/rng.h"

@@ -1,6 +1,6 @@
 /* data/jsonl.c - own data, one JSON object per line: text, label, and optionally text_pair. A label
- * is a number, or a string that names one of the model's labels; where none is needed, the key may be
- * absent or null. */
+ * is a number, or a string that names one of the model's labels; where none is needed, the key may
+ * be absent or null. */
 #include "base/json.h"
 #include "data/reader.h"
 

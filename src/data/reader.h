@@ -22,7 +22,7 @@ typedef struct sfq_reader {
     const sfq_task *task;
     const char *const *names; /* label spellings of ids 0..count-1; NULL: ids in the file */
     int label_count;
-    bool labels_optional; /* jsonl and csv may have examples without one */
+    bool labels_optional;        /* jsonl and csv may have examples without one */
     double value_min, value_max; /* regression */
     sfq_buf file;                /* the file's bytes; tsv and csv fields stay in it */
     sfq_arena *arena;            /* strings of jsonl */

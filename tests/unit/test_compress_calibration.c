@@ -513,13 +513,19 @@ static void test_interrupted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_task_quota),   cmocka_unit_test(test_task_depends_on_seed_alone),
-   cmocka_unit_test(test_task_without_labels),
-        cmocka_unit_test(test_pairs),        cmocka_unit_test(test_dev_is_never_opened),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_damage),       cmocka_unit_test(test_foreign_files),
-        cmocka_unit_test(test_token_batch),  cmocka_unit_test(test_work_batches),
-        cmocka_unit_test(test_work_reports), cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_task_quota),
+        cmocka_unit_test(test_task_depends_on_seed_alone),
+        cmocka_unit_test(test_task_without_labels),
+        cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_dev_is_never_opened),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_token_batch),
+        cmocka_unit_test(test_work_batches),
+        cmocka_unit_test(test_work_reports),
+        cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests_name("calibration", tests, NULL, NULL);
 }

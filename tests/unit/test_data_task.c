@@ -222,8 +222,7 @@ static void refuse_texts(const char *file, const char *text, const char *part)
 {
     sfq_dataset *data = NULL;
     scratch_put(dir, file, text);
-    assert_fails(SFQ_E_DATA, part,
-                 sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
+    assert_fails(SFQ_E_DATA, part, sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
     assert_null(data);
     assert_int_equal(unlink(scratch_path(dir, file)), 0);
 }
