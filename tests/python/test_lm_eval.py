@@ -48,7 +48,7 @@ def run(root, tmp_path, monkeypatch):
 
 def own_bits(path, texts):
     """Bits per byte and perplexity per word by sfq.Model. As in the harness each text begins with
-    its begin-of-text token twice: once as the prefix, once (and scored) as the tokenizer adds it."""
+    two begin-of-text tokens: the prefix, and the tokenizer's own, which is scored."""
     nats = 0.0
     with sfq.Model(path) as model:
         for text in texts:
