@@ -27,7 +27,8 @@ typedef struct sfq_compress_options {
     size_t keep_count;
     const sfq_bits_rule *bits_for; /* the last rule that matches wins, above bits */
     size_t bits_for_count;
-    const char *task; /* with data: calibrate on the train split, measure on the dev split */
+    const char *task; /* with data: calibrate on the train split, measure on the dev split; own
+                         data needs no labels, without them in the dev split nothing is measured */
     const char *data;
     const char *const *text_files; /* calibrate on text, measure on a part of it set aside */
     size_t text_count;

@@ -30,7 +30,10 @@ static const cli_option options[] = {
      "calibrate on this task's train split, measure on its dev split before and after (needs "
      "--data)",
      NULL},
-    {"data", 0, CLI_TEXT, offsetof(compress_args, o.data), 0, 0, "DIR", "the task's data", NULL},
+    {"data", 0, CLI_TEXT, offsetof(compress_args, o.data), 0, 0, "DIR",
+     "the task's data; your own is train.jsonl or .csv with text, text_pair, label; labels are not "
+     "needed, but without them in dev.jsonl or .csv nothing is measured",
+     NULL},
     {"text", 0, CLI_LIST, offsetof(compress_args, text), 0, 0, "FILE",
      "calibrate on these files, measure perplexity on a part of them that is set aside (on all "
      "with --prune 0 --steps 0); further words are files too",

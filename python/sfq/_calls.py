@@ -8,8 +8,8 @@ from typing import Any, Optional, Union
 
 from . import errors, results
 from ._model import Model, describe, model_options
-from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, lib,
-                      new_error, path, text as c_text)
+from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, flag,
+                      items, lib, new_error, path, text as c_text, wrong)
 
 Texts = Union[PathLike, Sequence[PathLike], None]
 
@@ -17,9 +17,19 @@ Texts = Union[PathLike, Sequence[PathLike], None]
 def _paths(value: Texts) -> list[bytes]:
     if value is None:
         return []
-    if isinstance(value, (str, os.PathLike)):
+    if isinstance(value, (str, bytes, os.PathLike)):
         return [path(value, "text")]
-    return [path(item, "text") for item in value]
+    return [path(item, "text") for item in items(value, "text", "a path, or a list of them")]
+
+
+def _rules(value: Any) -> list[tuple[Any, Any]]:
+    """Pairs of a regular expression and bits."""
+    wanted = "a dict of bits by regular expression"
+    pairs = items(value.items() if isinstance(value, Mapping) else value, "bits_for", wanted)
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise wrong("bits_for", value, wanted)
+    return [(regex, bits) for regex, bits in pairs]
 
 
 def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optional[PathLike],
@@ -27,26 +37,24 @@ def _compress_options(keep: Keep, hooks: Hooks, model: PathLike, output: Optiona
     o = keep.hold(ffi.new("sfq_compress_options *"))
     lib.sfq_compress_options_default(o)
     values = dict(given)
-    rules = values.pop("bits_for")
-    items = list(rules.items() if isinstance(rules, Mapping) else rules)
-    o.bits_for = keep.hold(ffi.new("sfq_bits_rule[]", len(items)))
-    o.bits_for_count = len(items)
-    for i, (regex, bits) in enumerate(items):
-        o.bits_for[i].regex = keep.string(regex)
+    rules = _rules(values.pop("bits_for"))
+    o.bits_for = keep.hold(ffi.new("sfq_bits_rule[]", len(rules)))
+    o.bits_for_count = len(rules)
+    for i, (regex, bits) in enumerate(rules):
+        o.bits_for[i].regex = keep.string(regex, "bits_for")
         assign(o.bits_for[i], bits=bits)
-    kept = values.pop("keep")
-    o.keep, o.keep_count = keep.strings([kept] if isinstance(kept, str) else kept)
-    o.text_files, o.text_count = keep.strings(_paths(values.pop("text")))
+    o.keep, o.keep_count = keep.strings(values.pop("keep"), "keep")
+    o.text_files, o.text_count = keep.strings(_paths(values.pop("text")), "text")
     for name in ("recipe", "task", "pick", "saliency"):
         value = values.pop(name)
         if value is not None:
-            setattr(o, name, keep.string(value))
+            setattr(o, name, keep.string(value, name))
     data = values.pop("data")
     if data is not None:
-        o.data = keep.string(path(data, "data"))
+        o.data = keep.string(path(data, "data"), "data")
     assign(o, **values)
-    o.model = keep.string(path(model, "model"))
-    o.output = keep.string(None if output is None else path(output, "output"))
+    o.model = keep.string(path(model, "model"), "model")
+    o.output = keep.string(None if output is None else path(output, "output"), "output")
     o.hooks = hooks.c[0]
     return o
 
@@ -152,9 +160,9 @@ def export(model: PathLike, output: PathLike, *, threads: int = 0, force: bool =
     storage = Keep()
     o, r = ffi.new("sfq_export_options *"), ffi.new("sfq_export_result *")
     lib.sfq_export_options_default(o)
-    o.model = storage.string(path(model, "model"))
-    o.output = storage.string(path(output, "output"))
-    o.force = force
+    o.model = storage.string(path(model, "model"), "model")
+    o.output = storage.string(path(output, "output"), "output")
+    o.force = flag(force, "force")
     assign(o, threads=threads)
     with Hooks(progress) as hooks:
         o.hooks = hooks.c[0]
@@ -179,7 +187,7 @@ def inspect(model: PathLike, *, verify: bool = False,
         try:
             hooks.call(lib.sfq_model_open, out, path(model, "model"),
                        model_options(0, False, True, 0, hooks))
-            if verify:
+            if flag(verify, "verify"):
                 hooks.call(lib.sfq_model_verify, out[0], hooks.c)
             return describe(out[0], verify)
         finally:
@@ -221,10 +229,10 @@ def evaluate(model: Union[PathLike, Model], *, task: Optional[str] = None,
     storage = Keep()
     o, r = ffi.new("sfq_eval_options *"), ffi.new("sfq_eval_result *")
     lib.sfq_eval_options_default(o)
-    o.task = storage.string(task)
-    o.data = storage.string(None if data is None else path(data, "data"))
-    o.split = storage.string(split)
-    o.text_files, o.text_count = storage.strings(_paths(text))
+    o.task = storage.string(task, "task")
+    o.data = storage.string(None if data is None else path(data, "data"), "data")
+    o.split = storage.string(split, "split")
+    o.text_files, o.text_count = storage.strings(_paths(text), "text")
     assign(o, context=context, max_tokens=max_tokens, batch=batch)
     with Hooks(progress) as hooks:
         o.hooks = hooks.c[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Optional, Union, cast, overload
@@ -14,18 +14,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import errors
-from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, lib,
-                      new_error, path, text)
+from ._native import (Hooks, Keep, PathLike, ProgressOption, assign, call, exception, ffi, flag,
+                      items, lib, new_error, path, text, utf8, wrong)
 from .results import Generation, Layer, ModelInfo
 
 Floats = NDArray[np.float32]
 Text = Union[str, tuple[str, str]]
 """A text, or a pair of texts."""
 
+_INPUTS = "a text, a pair of texts, token ids, or a list of these"
+
 
 def _ids(value: ArrayLike, what: str) -> NDArray[np.int32]:
     """int32 [n] of any integers; nothing is rounded or wrapped."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        raise errors.ArgumentError(f"{what} is uneven; token ids have 1 dimension",
+                                   "E_ARGUMENT") from None
     if array.ndim != 1:
         raise errors.ArgumentError(f"{what} has {array.ndim} dimensions; token ids have 1",
                                    "E_ARGUMENT")
@@ -74,9 +80,9 @@ class _Tokens:
                     f"input {i + 1} is a {type(value).__name__}; expected a str or a pair of them",
                     "E_ARGUMENT")
             first, second = value if isinstance(value, tuple) else (value, None)
-            _put_text(keep, inputs[i], "text", first)
+            _put_text(keep, inputs[i], "text", first, f"input {i + 1}")
             if second is not None:
-                _put_text(keep, inputs[i], "pair", second)
+                _put_text(keep, inputs[i], "pair", second, f"input {i + 1}")
         call(lib.sfq_encode, model, inputs, len(texts), self.c)
         self._owned = True
         return self
@@ -91,8 +97,8 @@ class _Tokens:
         return [self.c.offset[i + 1] - self.c.offset[i] for i in range(n)]
 
 
-def _put_text(keep: Keep, pair: Any, name: str, value: str) -> None:
-    raw = value.encode("utf-8")
+def _put_text(keep: Keep, pair: Any, name: str, value: str, what: str) -> None:
+    raw = utf8(value, what)
     setattr(pair, name, keep.hold(ffi.new("char[]", raw)))
     setattr(pair, name + "_bytes", len(raw))
 
@@ -238,8 +244,9 @@ class Model:
             int32 [n]; nothing is truncated or padded.
         """
         keep = Keep()
-        raw = text.encode("utf-8")
-        second = None if pair is None else pair.encode("utf-8")
+        raw = utf8(text, "text")
+        second = None if pair is None else utf8(pair, "pair")
+        special = flag(special, "special")
         ids, count = ffi.new("int32_t **"), ffi.new("size_t *")
         with self._use() as handle:
             call(lib.sfq_model_tokenize, handle, keep.hold(ffi.new("char[]", raw)), len(raw),
@@ -253,6 +260,7 @@ class Model:
     def detokenize(self, ids: ArrayLike, *, skip_special: bool = True) -> str:
         """The text of token ids [n]. Invalid bytes become U+FFFD, unknown ids add nothing."""
         array = _ids(ids, "ids")
+        skip_special = flag(skip_special, "skip_special")
         out, size = ffi.new("char **"), ffi.new("size_t *")
         with self._use() as handle:
             call(lib.sfq_model_detokenize, handle, ffi.from_buffer("int32_t[]", array), len(array),
@@ -282,7 +290,11 @@ class Model:
 
     def _run(self, inputs: Any, output: int, by_token: bool, progress: ProgressOption) -> Any:
         """One input or many, texts or ids: an array for one or for equal lengths, else a list."""
-        single = _is_text(inputs) or (not isinstance(inputs, str) and _flat(inputs))
+        if isinstance(inputs, (bytes, Mapping)):
+            raise wrong("inputs", inputs, _INPUTS)
+        if not isinstance(inputs, np.ndarray) and not _is_text(inputs):
+            inputs = items(inputs, "inputs", _INPUTS)
+        single = _is_text(inputs) or _flat(inputs)
         batch = [inputs] if single else list(inputs)
         texts = len(batch) > 0 and not isinstance(batch[0], np.ndarray) and _is_text(batch[0])
         if not texts:
@@ -330,6 +342,7 @@ class Model:
         Example:
             >>> model.logits("It was a dark and", last=True).argmax()
         """
+        last = flag(last, "last")
         by_token = self.info.head == "language model" and not last
         output = lib.SFQ_OUTPUT_LAST if last else lib.SFQ_OUTPUT_LOGITS
         return self._run(inputs, output, by_token, progress)
@@ -411,10 +424,10 @@ class Model:
         lib.sfq_generate_options_default(options)
         assign(options, max_tokens=max_tokens, ignore_eos=ignore_eos)
         assign(options.sampling, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        options.stop, options.stop_count = keep.strings([stop] if isinstance(stop, str) else stop)
+        options.stop, options.stop_count = keep.strings(stop, "stop")
         raw = b""
         if isinstance(prompt, str):
-            raw = prompt.encode("utf-8")
+            raw = utf8(prompt, "prompt")
         else:
             ids = _ids(prompt, "prompt")
             if ids.size == 0:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
+import reprlib
 from types import TracebackType
 from typing import Any, Callable, Iterable, Optional, Union
+
+import numpy as np
 
 from . import errors
 from ._cdef import ffi as ffi
@@ -30,12 +33,51 @@ def text(pointer: Any) -> str:
     return "" if pointer == ffi.NULL else os.fsdecode(bytes(ffi.string(pointer)))
 
 
+# ---- arguments: `what` is the parameter's name, for the message ---------------------------------
+
+
+def wrong(what: str, value: object, wanted: str) -> errors.ArgumentError:
+    """The exception of an argument that is none of its kind."""
+    return errors.ArgumentError(f"{what} is {reprlib.repr(value)}; expected {wanted}", "E_ARGUMENT")
+
+
 def path(value: PathLike, what: str) -> bytes:
-    """A path for C. what: the parameter's name, for the message."""
-    raw = os.fsencode(value)
+    """A path for C."""
+    try:
+        raw = os.fsencode(value)
+    except (TypeError, UnicodeEncodeError):
+        raise wrong(what, value, "a path") from None
     if b"\0" in raw:
         raise errors.ArgumentError(f"{what} holds a NUL byte", "E_ARGUMENT")
     return raw
+
+
+def utf8(value: str, what: str) -> bytes:
+    """A text for C."""
+    if not isinstance(value, str):
+        raise wrong(what, value, "a str")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as reason:
+        raise errors.DataError(f"{what} is no Unicode text: a lone surrogate at {reason.start}",
+                               "E_DATA") from None
+
+
+def flag(value: bool, what: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise wrong(what, value, "True or False")
+    return bool(value)
+
+
+def items(value: Iterable[Any], what: str, wanted: str) -> list[Any]:
+    """A list of anything that can be iterated over."""
+    try:
+        return list(value)
+    except TypeError:
+        raise wrong(what, value, wanted) from None
+
+
+# ---- calls ---------------------------------------------------------------------------------------
 
 
 def new_error() -> Any:
@@ -79,18 +121,19 @@ class Keep:
         self._held.append(value)
         return value
 
-    def string(self, value: Union[str, bytes, None]) -> Any:
-        """char *, or NULL for None."""
+    def string(self, value: Union[str, bytes, None], what: str) -> Any:
+        """char *, or NULL for None. bytes are what path() made."""
         if value is None:
             return ffi.NULL
-        raw = value.encode("utf-8") if isinstance(value, str) else value
+        raw = value if isinstance(value, bytes) else utf8(value, what)
         if b"\0" in raw:
-            raise errors.ArgumentError(f"{value!r} holds a NUL character", "E_ARGUMENT")
+            raise errors.ArgumentError(f"{what}: {value!r} holds a NUL character", "E_ARGUMENT")
         return self.hold(ffi.new("char[]", raw))
 
-    def strings(self, values: Iterable[Union[str, bytes]]) -> tuple[Any, int]:
-        """char **, and how many."""
-        pointers = [self.string(value) for value in values]
+    def strings(self, values: Iterable[Union[str, bytes]], what: str) -> tuple[Any, int]:
+        """char **, and how many; a str alone is a list of one."""
+        listed = [values] if isinstance(values, str) else items(values, what, "a list of str")
+        pointers = [self.string(value, what) for value in listed]
         return self.hold(ffi.new("char *[]", pointers)), len(pointers)
 
 
@@ -108,6 +151,8 @@ class Hooks:
         self._report: Optional[Callable[[Progress], None]] = None
         if callable(progress):
             self._report = progress
+        elif progress is not None and not isinstance(progress, bool):
+            raise wrong("progress", progress, "True, False, None or a function")
         elif progress is not False:
             self._bar = Bar(always=progress is True)
             self._report = self._bar.report

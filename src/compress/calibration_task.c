@@ -1,6 +1,6 @@
-/* compress/calibration_task.c - candidates from the train split of a task. Labels are read (so a
- * damaged file is found) and used for nothing: the original model answers for every sequence. The
- * dev split is not opened. */
+/* compress/calibration_task.c - candidates from the train split of a task. Labels are used for
+ * nothing, because the original model answers for every sequence: own data may lack them, those
+ * that are there are read (so a damaged file is found). The dev split is not opened. */
 #include "base/ck.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -83,11 +83,9 @@ static sfq_status draw_order(sfq_drawn **out, uint64_t seed, size_t count, sfq_e
 static sfq_status open_train(sfq_dataset **out, const sfq_source *source,
                              const sfq_compress_options *o, sfq_error *err)
 {
-    const sfq_arch *arch = source->arch;
-    bool classes = arch->head == SFQ_MODEL_HEAD_CLASSIFIER;
-    bool named = classes && source->config->label_count == arch->labels;
-    return sfq_dataset_open(out, o->task, o->data, "train", named ? source->config->labels : NULL,
-                            classes ? arch->labels : 1, err);
+    int count;
+    const char *const *names = sfq_source_labels(source, &count);
+    return sfq_dataset_open_texts(out, o->task, o->data, "train", names, count, err);
 }
 
 /* Number i of the sequences: an embedder reads the two texts of a pair one at a time. */

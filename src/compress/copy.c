@@ -1,10 +1,12 @@
 /* compress/copy.c - copies by a list of names and never by what a directory happens to hold:
- * nothing unknown travels on, no pickle, no script. */
+ * nothing unknown travels on, no pickle, no script. One name comes from the model: the folder of a
+ * sentence-transformers pooling module, of which config.json is taken. */
 #include "compress/copy.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "model/pooling.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +15,7 @@
 #define COPY_MAX ((size_t)256 << 20)
 
 /* One level of folders at most. */
+#define COPIED_POOLING "1_Pooling/config.json"
 static const char *const copied[] = {
     "tokenizer.json",
     "tokenizer_config.json",
@@ -30,7 +33,7 @@ static const char *const copied[] = {
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
-    "1_Pooling/config.json",
+    COPIED_POOLING,
     "LICENSE",
     "LICENSE.txt",
     "LICENSE.md",
@@ -137,9 +140,25 @@ done:
     return status;
 }
 
+/* Of a pooling module whose folder has another name than sentence-transformers gives it. */
+static sfq_status copy_pooling(const char *from, sfq_outdir *to, sfq_error *err)
+{
+    char *folder = NULL;
+    SFQ_TRY(sfq_pooling_folder(from, &folder, err));
+    char *name = folder != NULL ? sfq_path_join(folder, "config.json") : NULL;
+    sfq_status status = SFQ_OK;
+    if (folder != NULL && name == NULL)
+        status = sfq_fail_memory(err, strlen(folder), "a path");
+    else if (name != NULL && strcmp(name, COPIED_POOLING) != 0)
+        status = copy_file(from, name, to, err);
+    sfq_mem_free(name);
+    sfq_mem_free(folder);
+    return status;
+}
+
 sfq_status sfq_copy_files(const char *from, sfq_outdir *to, sfq_error *err)
 {
     for (size_t i = 0; i < COPIED; i++)
         SFQ_TRY(copy_file(from, copied[i], to, err));
-    return SFQ_OK;
+    return copy_pooling(from, to, err);
 }

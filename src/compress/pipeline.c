@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "compress/pipeline_parts.h"
 #include "compress/report.h"
+#include "data/task.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -142,11 +143,33 @@ static sfq_status check_request(const sfq_run *r, sfq_error *err)
     return SFQ_OK;
 }
 
+/* Own data calibrates without labels; a dev split without any gives nothing to measure by. */
+static sfq_status check_labels(sfq_run *r, sfq_error *err)
+{
+    const sfq_compress_options *o = r->options;
+    int count;
+    bool has;
+    const char *const *names = sfq_source_labels(r->source, &count);
+    SFQ_TRY(sfq_dataset_has_labels(&has, o->task, o->data, "dev", names, count, err));
+    if (has)
+        return SFQ_OK;
+    if (o->max_drop >= 0)
+        return sfq_fail_at(err, SFQ_E_ARGUMENT, o->data, NULL,
+                           "--max-drop: %s has no dev.jsonl or dev.csv with labels to measure by",
+                           o->data);
+    sfq_hooks_log(&o->hooks, SFQ_LOG_NOTE,
+                  "%s has no dev.jsonl or dev.csv with labels: nothing is measured", o->data);
+    r->measure = NULL;
+    return SFQ_OK;
+}
+
 /* Text has a perplexity for language models alone; an encoder may still be calibrated on it. */
 static sfq_status check_measure(sfq_run *r, sfq_error *err)
 {
     const sfq_compress_options *o = r->options;
     bool lm = r->source->arch->head == SFQ_MODEL_HEAD_LM;
+    if (r->measure != NULL && r->recovers && o->data != NULL && !lm)
+        return check_labels(r, err);
     if (r->measure == NULL || !r->recovers || o->text_count == 0 || lm)
         return SFQ_OK;
     if (o->max_drop >= 0)

@@ -167,6 +167,13 @@ char *sfq_source_title(const sfq_source *source, const char *model)
     return printable(model + begin, n);
 }
 
+const char *const *sfq_source_labels(const sfq_source *source, int *count)
+{
+    bool classes = source->arch->head == SFQ_MODEL_HEAD_CLASSIFIER;
+    *count = classes ? source->arch->labels : 1;
+    return classes && source->config->label_count == *count ? source->config->labels : NULL;
+}
+
 /* One row; the file holds [N, K], or [K, N] where the module is transposed. */
 static void read_row(float *dst, const sfq_module *m, const sfq_tensor *t, size_t row)
 {

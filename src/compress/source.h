@@ -37,6 +37,9 @@ sfq_status sfq_source_guard(const sfq_source *source, const char *output, sfq_er
  * Freed with sfq_mem_free; NULL: out of memory. */
 char *sfq_source_title(const sfq_source *source, const char *model);
 
+/* The spellings of a classifier's labels, NULL: none; *count is 1 for other heads. */
+const char *const *sfq_source_labels(const sfq_source *source, int *count);
+
 /* Rows [row, row + rows) of a matrix, as [N, K] has them, into dst [rows, K]. With an order, place
  * n holds the file's row order[n]. */
 void sfq_source_rows(float *dst, const sfq_module *module, const sfq_tensor *weight,

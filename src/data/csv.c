@@ -1,5 +1,6 @@
 /* data/csv.c - own data as comma-separated values by RFC 4180: a header with text, label and
  * optionally text_pair, fields that may be quoted, quotes doubled inside, line ends inside quotes.
+ * Where no label is needed, the column may be absent or a field empty.
  * Fields are unquoted in place in the file's buffer. */
 #include "data/reader.h"
 
@@ -96,7 +97,8 @@ static sfq_status read_header(sfq_csv *c, int column[3], sfq_error *err)
         for (size_t i = 0; i < c->count; i++)
             if (strcmp(c->field[i], names[k]) == 0)
                 column[k] = (int)i;
-        if (column[k] < 0 && k != 1)
+        bool optional = k == 1 || (k == 2 && c->r->labels_optional);
+        if (column[k] < 0 && !optional)
             return sfq_reader_fail(c->r, 1, 0, err, "the header has no column \"%s\"", names[k]);
     }
     return SFQ_OK;
@@ -107,14 +109,17 @@ static sfq_status read_example(sfq_csv *c, const int column[3], size_t columns, 
     if (c->count != columns)
         return sfq_reader_fail(c->r, c->first_line, c->count, err,
                                "%zu columns where the header has %zu", c->count, columns);
-    size_t text = (size_t)column[0], label = (size_t)column[2];
+    size_t text = (size_t)column[0];
     sfq_example e = {.text = c->field[text], .text_bytes = c->bytes[text]};
     if (column[1] >= 0) {
         e.pair = c->field[column[1]];
         e.pair_bytes = c->bytes[column[1]];
     }
-    SFQ_TRY(sfq_reader_label(c->r, c->first_line, label + 1, c->field[label], c->bytes[label], &e,
-                             err));
+    size_t label = (size_t)column[2];
+    bool none = column[2] < 0 || (c->bytes[label] == 0 && c->r->labels_optional);
+    if (!none)
+        SFQ_TRY(sfq_reader_label(c->r, c->first_line, label + 1, c->field[label], c->bytes[label],
+                                 &e, err));
     return sfq_reader_add(c->r, &e, err);
 }
 

@@ -1,5 +1,6 @@
 /* data/jsonl.c - own data, one JSON object per line: text, label, and optionally text_pair. A label
- * is a number, or a string that names one of the model's labels. */
+ * is a number, or a string that names one of the model's labels; where none is needed, the key may
+ * be absent or null. */
 #include "base/json.h"
 #include "data/reader.h"
 
@@ -30,6 +31,8 @@ static sfq_status read_object(sfq_reader *r, const json_t *object, size_t line, 
     SFQ_TRY(read_text(r, object, "text", true, line, &e.text, &e.text_bytes, err));
     SFQ_TRY(read_text(r, object, "text_pair", false, line, &e.pair, &e.pair_bytes, err));
     const json_t *label = sfq_json_get(object, "label");
+    if (r->labels_optional && (label == NULL || json_is_null(label)))
+        return sfq_reader_add(r, &e, err);
     if (json_is_number(label))
         SFQ_TRY(sfq_reader_number(r, line, 0, json_number_value(label), &e, err));
     else if (json_is_string(label))

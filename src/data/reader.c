@@ -60,6 +60,7 @@ sfq_status sfq_reader_add(sfq_reader *r, const sfq_example *example, sfq_error *
         r->capacity = capacity;
     }
     r->examples[r->count++] = *example;
+    r->labelled += example->labelled;
     return SFQ_OK;
 }
 
@@ -127,12 +128,14 @@ sfq_status sfq_reader_number(const sfq_reader *r, size_t line, size_t column, do
             return sfq_reader_fail(r, line, column, err, "the label %g is outside %g..%g", value,
                                    r->value_min, r->value_max);
         example->value = (float)value;
+        example->labelled = true;
         return SFQ_OK;
     }
     if (!(value >= 0 && value < r->label_count) || value != floor(value))
         return sfq_reader_fail(r, line, column, err, "the label %g is not a whole number in 0..%d",
                                value, r->label_count - 1);
     example->label = (int)value;
+    example->labelled = true;
     return SFQ_OK;
 }
 
@@ -145,6 +148,7 @@ sfq_status sfq_reader_label(const sfq_reader *r, size_t line, size_t column, con
                 continue;
             if (memcmp(r->names[i], text, bytes) == 0) {
                 example->label = i;
+                example->labelled = true;
                 return SFQ_OK;
             }
         }

@@ -22,11 +22,12 @@ typedef struct sfq_reader {
     const sfq_task *task;
     const char *const *names; /* label spellings of ids 0..count-1; NULL: ids in the file */
     int label_count;
+    bool labels_optional;        /* jsonl and csv may have examples without one */
     double value_min, value_max; /* regression */
     sfq_buf file;                /* the file's bytes; tsv and csv fields stay in it */
     sfq_arena *arena;            /* strings of jsonl */
     sfq_example *examples;
-    size_t count, capacity;
+    size_t count, capacity, labelled;
 } sfq_reader;
 
 /* Reads the file, refuses invalid UTF-8 and NUL bytes; *at is the first byte behind a byte-order

@@ -194,6 +194,7 @@ static sfq_status hand_over(sfq_dataset **out, sfq_reader *r, sfq_error *err)
     dataset->task = r->task;
     dataset->examples = r->examples;
     dataset->count = r->count;
+    dataset->labelled = r->labelled;
     dataset->storage = storage;
     r->file = (sfq_buf){0};
     r->arena = NULL;
@@ -202,8 +203,9 @@ static sfq_status hand_over(sfq_dataset **out, sfq_reader *r, sfq_error *err)
     return SFQ_OK;
 }
 
-sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir, const char *split,
-                            const char *const *label_names, int label_count, sfq_error *err)
+static sfq_status open_split(sfq_dataset **out, const char *task, const char *dir,
+                             const char *split, const char *const *label_names, int label_count,
+                             bool labels_optional, sfq_error *err)
 {
     *out = NULL;
     const sfq_task *row = sfq_task_find(task == NULL ? own_classes.name : task);
@@ -216,7 +218,7 @@ sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir
     const char *spellings[4] = {NULL};
     sfq_layout_kind kind = LAYOUT_TSV;
     char *path = NULL;
-    sfq_reader r = {.file = SFQ_BUF_INIT(SFQ_DATA_MAX_BYTES)};
+    sfq_reader r = {.file = SFQ_BUF_INIT(SFQ_DATA_MAX_BYTES), .labels_optional = labels_optional};
     sfq_status status = SFQ_OK;
 
     status = find_file(&path, &kind, dir, split, layout != NULL, err);
@@ -245,6 +247,50 @@ done:
     sfq_mem_free(r.examples);
     sfq_mem_free(path);
     return status;
+}
+
+sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir, const char *split,
+                            const char *const *label_names, int label_count, sfq_error *err)
+{
+    return open_split(out, task, dir, split, label_names, label_count, false, err);
+}
+
+sfq_status sfq_dataset_open_texts(sfq_dataset **out, const char *task, const char *dir,
+                                  const char *split, const char *const *label_names,
+                                  int label_count, sfq_error *err)
+{
+    return open_split(out, task, dir, split, label_names, label_count, true, err);
+}
+
+/* A GLUE task's name asks for its metric: there a missing file is an error. */
+static sfq_status is_absent(bool *absent, const char *task, const char *dir, const char *split,
+                            sfq_error *err)
+{
+    const sfq_task *row = sfq_task_find(task == NULL ? own_classes.name : task);
+    sfq_layout_kind kind;
+    char *path = NULL;
+    *absent = false;
+    if (row != NULL && row != &own_classes)
+        return SFQ_OK;
+    sfq_status status = find_file(&path, &kind, dir, split, false, err);
+    sfq_mem_free(path);
+    *absent = status == SFQ_E_NOT_FOUND;
+    return *absent ? SFQ_OK : status;
+}
+
+sfq_status sfq_dataset_has_labels(bool *has, const char *task, const char *dir, const char *split,
+                                  const char *const *label_names, int label_count, sfq_error *err)
+{
+    sfq_dataset *data = NULL;
+    bool absent;
+    *has = false;
+    SFQ_TRY(is_absent(&absent, task, dir, split, err));
+    if (absent)
+        return SFQ_OK;
+    SFQ_TRY(sfq_dataset_open_texts(&data, task, dir, split, label_names, label_count, err));
+    *has = data->labelled > 0;
+    sfq_dataset_close(&data);
+    return SFQ_OK;
 }
 
 void sfq_dataset_close(sfq_dataset **dataset)

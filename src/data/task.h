@@ -1,4 +1,4 @@
-/* data/task.h - labelled data as its files have it: GLUE's own layouts (byte-order marks, missing
+/* data/task.h - examples as their files have them: GLUE's own layouts (byte-order marks, missing
  * headers, quotes that are not quoting) and own data as jsonl/csv with text, text_pair, label. */
 #ifndef SFQ_DATA_TASK_H
 #define SFQ_DATA_TASK_H
@@ -34,12 +34,14 @@ typedef struct sfq_example {
     size_t text_bytes, pair_bytes;
     int label;   /* classes */
     float value; /* regression */
+    bool labelled;
 } sfq_example;
 
 typedef struct sfq_dataset {
     const sfq_task *task;
     sfq_example *examples;
     size_t count;
+    size_t labelled; /* of them; all after sfq_dataset_open */
     void *storage;
 } sfq_dataset;
 
@@ -49,6 +51,14 @@ typedef struct sfq_dataset {
  * column. */
 sfq_status sfq_dataset_open(sfq_dataset **out, const char *task, const char *dir, const char *split,
                             const char *const *label_names, int label_count, sfq_error *err);
+/* The same where labels are not needed: an example of jsonl or csv may lack its own. */
+sfq_status sfq_dataset_open_texts(sfq_dataset **out, const char *task, const char *dir,
+                                  const char *split, const char *const *label_names,
+                                  int label_count, sfq_error *err);
+/* Whether there is something to evaluate on: *has is false for own data that has no such split, or
+ * one without a single label. Errors are those of reading it. */
+sfq_status sfq_dataset_has_labels(bool *has, const char *task, const char *dir, const char *split,
+                                  const char *const *label_names, int label_count, sfq_error *err);
 void sfq_dataset_close(sfq_dataset **dataset);
 
 #endif

@@ -116,3 +116,31 @@ done:
     sfq_mem_free(path);
     return status;
 }
+
+sfq_status sfq_pooling_folder(const char *dir, char **folder, sfq_error *err)
+{
+    sfq_status status = SFQ_OK;
+    json_t *root = NULL;
+    char *path = sfq_path_join(dir, "modules.json");
+    *folder = NULL;
+    if (!path)
+        return sfq_fail_memory(err, strlen(dir), "path");
+    if (sfq_file_exists(path))
+        SFQ_DO(sfq_json_read(&root, path, SFQ_POOLING_FILE_MAX, err));
+    for (size_t i = 0; i < json_array_size(root) && !*folder; i++) {
+        const json_t *entry = json_array_get(root, i);
+        const char *type = json_string_value(sfq_json_get(entry, "type"));
+        const char *name = json_string_value(sfq_json_get(entry, "path"));
+        const char *dot = type ? strrchr(type, '.') : NULL;
+        if (!name || strcmp(dot ? dot + 1 : (type ? type : ""), "Pooling") != 0 ||
+            !sfq_name_is_plain(name))
+            continue;
+        *folder = sfq_mem_strdup(name);
+        if (!*folder)
+            status = sfq_fail_memory(err, strlen(name), "path");
+    }
+done:
+    json_decref(root);
+    sfq_mem_free(path);
+    return status;
+}

@@ -8,5 +8,8 @@
  * config.json, each where it exists. Mean pooling is built; other poolings and modules are
  * UNSUPPORTED by name. */
 sfq_status sfq_pooling_read(const char *dir, bool *normalize, sfq_error *err);
+/* The folder of the pooling module that DIR/modules.json names, a plain name; NULL: none. Freed
+ * with sfq_mem_free. */
+sfq_status sfq_pooling_folder(const char *dir, char **folder, sfq_error *err);
 
 #endif

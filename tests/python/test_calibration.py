@@ -94,6 +94,36 @@ def test_labels_decide_nothing(compress, data, tmp_path):
     assert weights(tmp_path, "first") == weights(tmp_path, "second")
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_no_labels(compress, data, tmp_path, kind):
+    """Own data without labels calibrates as with them. A dev split without any, or none at all,
+    measures nothing and says so; --max-drop has then nothing to go by."""
+    compress("sst2-tiny", "--task", "own", "--data", data, out="first")
+    (data / "train.jsonl").unlink()
+    (data / "dev.jsonl").unlink()
+    texts = [row["text"] for row in rows(200)]
+    if kind == "jsonl":
+        write_rows(data / "train.jsonl", ({"text": text} for text in texts))
+        write_rows(data / "dev.jsonl", [{"text": "good", "label": None}])
+    else:
+        (data / "train.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    done, answer = compress("sst2-tiny", "--task", "own", "--data", data, out="second")
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path, "first") == weights(tmp_path, "second")
+    assert answer["baseline"] is answer["compressed"] is answer["drop"] is None
+    assert "nothing is measured" in done.stderr
+    assert [stage["name"] for stage in answer["stages"]].count("baseline") == 0
+    done, answer = compress("sst2-tiny", "--task", "own", "--data", data, "--max-drop", "1")
+    refused(done, answer, tmp_path, 2, "E_ARGUMENT", "no dev.jsonl or dev.csv with labels")
+
+
+def test_some_labels(compress, data, tmp_path):
+    """A dev split that lacks some of its labels is damaged."""
+    write_rows(data / "dev.jsonl", [{"text": "good", "label": 1}, {"text": "bad"}])
+    done, answer = compress("sst2-tiny", "--task", "own", "--data", data)
+    refused(done, answer, tmp_path, 2, "E_DATA", "line 2")
+
+
 def test_seed_decides(compress, data, tmp_path):
     for seed, out in ((0, "first"), (1, "second")):
         done, _ = compress("sst2-tiny", "--task", "own", "--data", data, "--calib-fraction", 0.1,
@@ -136,7 +166,7 @@ POOR_TRAIN = {
     "label below": ('{"text": "good", "label": -1}\n', "line 1"),
     "label between": ('{"text": "good", "label": 0.5}\n', "line 1"),
     "nan": ('{"text": "good", "label": NaN}\n', "line 1"),
-    "no label": ('{"text": "good"}\n', "line 1"),
+    "label of no type": ('{"text": "good", "label": []}\n', "line 1"),
     "no object": ("[1, 2]\n", "line 1"),
     "bytes": (b'{"text": "caf\xe9", "label": 1}\n', "invalid UTF-8 at byte 13"),
 }

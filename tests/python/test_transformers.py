@@ -5,6 +5,8 @@ import copy
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -397,7 +399,12 @@ Q_PROJ = "model.layers.0.self_attn.q_proj"
     (lambda q: q["tensors"][Q_PROJ].update(shape=[256]), sfq.FormatError, Q_PROJ),
     (lambda q: q["tensors"].update({"model.norm": q["tensors"][Q_PROJ]}), sfq.FormatError,
      "model.norm.codes is missing"),
+    (lambda q: q["tensors"][Q_PROJ].update(shape=[1 << 40, 256]), sfq.FormatError, Q_PROJ),
     (lambda q: q["layers"][1].update(heads=0, kv_heads=0), sfq.UnsupportedError, "layer 1"),
+    (lambda q: q["layers"][1].update(heads="4"), sfq.FormatError, "number 1 has no heads"),
+    (lambda q: q["layers"].insert(0, None), sfq.FormatError, "number 0 has no heads"),
+    (lambda q: q["layers"].pop(), sfq.FormatError, "has . layers, the model"),
+    (lambda q: q.update(shapes=[]), sfq.FormatError, "shapes is missing or no dict"),
 ])
 def test_damaged(novels, tmp_path, change, kind, words):
     path = broken(novels, tmp_path / "broken", change)
@@ -411,6 +418,13 @@ def test_errors(models, novels_model, tmp_path, nothing_left):
         auto.from_pretrained(path, sfq_compress={"bit": 4})
     with pytest.raises(sfq.ArgumentError, match="sfq_compress is 8"):
         auto.from_pretrained(path, sfq_compress=8)
+    for function in (plugin.SfqConfig.of, plugin.SfqConfig.from_dict):
+        with pytest.raises(sfq.ArgumentError, match="quantization_config is 8; expected a dict"):
+            function(8)
+    with pytest.raises(sfq.ArgumentError, match="output is 3; expected a path"):
+        plugin.SfqConfig(output=3)
+    with pytest.raises(sfq.ArgumentError, match="keep is 3"):
+        auto.from_pretrained(path, sfq_compress={"keep": 3})
     with pytest.raises(sfq.ArgumentError, match="not both"):
         auto.from_pretrained(path, sfq_compress=True, quantization_config=plugin.SfqConfig())
     with pytest.raises(sfq.ArgumentError, match="bits"):
@@ -433,6 +447,19 @@ def test_errors(models, novels_model, tmp_path, nothing_left):
         novels_model(torch.tensor([[5, 4096]]))
     with pytest.raises(sfq.ArgumentError, match="ids"):
         novels_model.model.embed_tokens(torch.tensor([0.5]))
+
+
+def test_module_runner(novels, tmp_path):
+    """`python -m sfq.transformers MODULE`: a program that knows no plug-ins loads an artifact."""
+    (tmp_path / "program.py").write_text(
+        "import sys\nfrom transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "print(sys.argv[0].endswith('program.py'), __name__, type(model.lm_head).__name__)\n")
+    run = [sys.executable, "-m", "sfq.transformers"]
+    done = subprocess.run([*run, "program", str(novels)], cwd=tmp_path, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == ["True", "__main__", "TiedLinear"]
+    assert subprocess.run(run, capture_output=True).returncode == 2
 
 
 def test_register_again():

@@ -50,7 +50,7 @@ static sfq_status make(bench *b, sfq_calibration **out)
 }
 
 /* n examples, no two alike, of 1 to 9 words */
-static void put_examples(const bench *b, size_t n)
+static void put_some(const bench *b, size_t n, bool labels)
 {
     char path[2 * SCRATCH_ROOM];
     snprintf(path, sizeof path, "%s/train.jsonl", b->dir);
@@ -60,9 +60,17 @@ static void put_examples(const bench *b, size_t n)
         fprintf(file, "{\"text\": \"number %zu", i);
         for (size_t k = 0; k < i % 9; k++)
             fprintf(file, " %s", k % 2 ? "fine" : "dull");
-        fprintf(file, "\", \"label\": %d}\n", (int)(i % 2));
+        if (labels)
+            fprintf(file, "\", \"label\": %d}\n", (int)(i % 2));
+        else
+            fprintf(file, "\"}\n");
     }
     assert_int_equal(fclose(file), 0);
+}
+
+static void put_examples(const bench *b, size_t n)
+{
+    put_some(b, n, true);
 }
 
 static void assert_same(const sfq_calibration *a, const sfq_calibration *b)
@@ -135,6 +143,23 @@ static void test_task_depends_on_seed_alone(void **state)
     assert_true(n != m || memcmp(c[0]->ids, c[2]->ids, n * sizeof *c[0]->ids) != 0);
     for (int i = 0; i < 3; i++)
         sfq_calibration_close(&c[i]);
+}
+
+static void test_task_without_labels(void **state)
+{
+    (void)state;
+    sfq_calibration *c[2] = {NULL};
+    bench b;
+    bench_open(&b, "models/sst2-tiny", 1);
+    b.o.data = b.dir;
+    for (int i = 0; i < 2; i++) {
+        put_some(&b, 50, i == 0);
+        assert_ok(make(&b, &c[i]));
+    }
+    assert_same(c[0], c[1]);
+    for (int i = 0; i < 2; i++)
+        sfq_calibration_close(&c[i]);
+    bench_close(&b);
 }
 
 /* Pairs keep their types and are cut to the model's positions. */
@@ -488,12 +513,19 @@ static void test_interrupted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_task_quota),   cmocka_unit_test(test_task_depends_on_seed_alone),
-        cmocka_unit_test(test_pairs),        cmocka_unit_test(test_dev_is_never_opened),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_damage),       cmocka_unit_test(test_foreign_files),
-        cmocka_unit_test(test_token_batch),  cmocka_unit_test(test_work_batches),
-        cmocka_unit_test(test_work_reports), cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_task_quota),
+        cmocka_unit_test(test_task_depends_on_seed_alone),
+        cmocka_unit_test(test_task_without_labels),
+        cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_dev_is_never_opened),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_token_batch),
+        cmocka_unit_test(test_work_batches),
+        cmocka_unit_test(test_work_reports),
+        cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests_name("calibration", tests, NULL, NULL);
 }

@@ -218,6 +218,77 @@ static void test_csv(void **state)
     refuse("sst2", "dev.csv", "text,label\na,x\n", "line 2, column 2");
 }
 
+static void refuse_texts(const char *file, const char *text, const char *part)
+{
+    sfq_dataset *data = NULL;
+    scratch_put(dir, file, text);
+    assert_fails(SFQ_E_DATA, part, sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
+    assert_null(data);
+    assert_int_equal(unlink(scratch_path(dir, file)), 0);
+}
+
+/* Where labels are not needed, those that are there are read and must be right. */
+static void test_texts(void **state)
+{
+    (void)state;
+    sfq_dataset *data = NULL;
+    scratch_put(dir, "dev.jsonl",
+                "{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": null, \"text_pair\": \"c\"}\n"
+                "{\"text\": \"d\", \"label\": \"yes\"}\n");
+    assert_ok(sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
+    assert_int_equal(data->count, 3);
+    assert_int_equal(data->labelled, 1);
+    expect(data, 0, "a", NULL, 0);
+    expect(data, 1, "b", "c", 0);
+    expect(data, 2, "d", NULL, 1);
+    assert_true(data->examples[2].labelled && !data->examples[1].labelled);
+    sfq_dataset_close(&data);
+    assert_int_equal(unlink(scratch_path(dir, "dev.jsonl")), 0);
+    scratch_put(dir, "dev.csv", "text_pair,text\nb,a\n");
+    assert_ok(sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
+    assert_int_equal(data->labelled, 0);
+    expect(data, 0, "a", "b", 0);
+    sfq_dataset_close(&data);
+    scratch_put(dir, "dev.csv", "text,label\na,\nb,no\nc,1\n");
+    assert_ok(sfq_dataset_open_texts(&data, NULL, dir, "dev", names, 2, &err));
+    assert_int_equal(data->labelled, 2);
+    expect(data, 2, "c", NULL, 1);
+    sfq_dataset_close(&data);
+    assert_int_equal(unlink(scratch_path(dir, "dev.csv")), 0);
+    refuse("own", "dev.csv", "text,label\na,\n", "line 2, column 2");
+    refuse("own", "dev.jsonl", "{\"text\": \"a\", \"label\": null}\n", "\"label\" must be");
+    refuse_texts("dev.jsonl", "{\"text\": \"a\", \"label\": 7}\n", "line 1");
+    refuse_texts("dev.jsonl", "{\"text\": \"a\", \"label\": []}\n", "\"label\" must be");
+    refuse_texts("dev.csv", "text,label\na,maybe\n", "line 2, column 2");
+    refuse_texts("dev.csv", "label\n1\n", "no column \"text\"");
+}
+
+static bool has_labels(const char *task)
+{
+    bool has = false;
+    assert_ok(sfq_dataset_has_labels(&has, task, dir, "dev", names, 2, &err));
+    return has;
+}
+
+static void test_has_labels(void **state)
+{
+    (void)state;
+    bool has = true;
+    assert_false(has_labels("own"));
+    assert_false(has_labels("mine"));
+    assert_fails(SFQ_E_NOT_FOUND, "no dev.tsv",
+                 sfq_dataset_has_labels(&has, "sst2", dir, "dev", names, 2, &err));
+    assert_false(has);
+    scratch_put(dir, "dev.jsonl", "{\"text\": \"a\"}\n");
+    assert_false(has_labels("own"));
+    assert_false(has_labels("sst2"));
+    scratch_put(dir, "dev.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\", \"label\": 1}\n");
+    assert_true(has_labels("own"));
+    scratch_put(dir, "dev.jsonl", "{\"text\": \"a\"}\n{\"text\": 1}\n");
+    assert_fails(SFQ_E_DATA, "line 2",
+                 sfq_dataset_has_labels(&has, "own", dir, "dev", names, 2, &err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +301,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_not_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jsonl, setup, teardown),
         cmocka_unit_test_setup_teardown(test_csv, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_texts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_has_labels, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,10 +11,13 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .. import errors
 from .._calls import Texts
-from .._native import PathLike, ProgressOption
+from .._native import PathLike, ProgressOption, wrong
 
 VERSION = 1
 """Of the artifacts that this package reads (docs/FORMAT.md)."""
+
+LIMIT = 1 << 31
+"""What a row, column or head count is below."""
 
 
 def _plain(value: Any) -> Any:
@@ -71,6 +74,8 @@ class SfqConfig(QuantizationConfigMixin):
         self.options: dict[str, Any] = {k: _plain(v) for k, v in given.items()}
         if steps is None and not prune and task is None and text is None:
             self.options["steps"] = 0
+        if output is not None and not isinstance(output, (str, os.PathLike)):
+            raise wrong("output", output, "a path")
         self.output = None if output is None else os.fspath(output)
         self.progress = progress
         self.exact = exact
@@ -86,7 +91,7 @@ class SfqConfig(QuantizationConfigMixin):
             FormatError: a key is missing.
             ArgumentError: there is no such argument.
         """
-        if "tensors" in config_dict:
+        if isinstance(config_dict, Mapping) and "tensors" in config_dict:
             config = cls()
             config.take(config_dict)
         else:
@@ -98,6 +103,8 @@ class SfqConfig(QuantizationConfigMixin):
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> SfqConfig:
         """SfqConfig(**arguments), with an ArgumentError for names that it does not know."""
+        if not isinstance(arguments, Mapping):
+            raise wrong("quantization_config", arguments, "a dict of SfqConfig's arguments")
         values = {k: v for k, v in arguments.items() if k != "quant_method"}
         known = set(cls.__init__.__kwdefaults__ or ())
         for name in values:
@@ -116,10 +123,16 @@ class SfqConfig(QuantizationConfigMixin):
             raise errors.UnsupportedError(
                 f"{path}: quantization_config: version {version} was written by a newer sfq, this "
                 f"one reads version {VERSION}", "E_UNSUPPORTED", path)
-        for key, kind in (("layers", list), ("tensors", dict)):
-            if not isinstance(file.get(key), kind):
+        for key, kind in (("layers", list), ("tensors", dict), ("shapes", dict)):
+            if not isinstance(file.get(key, {} if key == "shapes" else None), kind):
                 raise errors.FormatError(f"{path}: quantization_config.{key} is missing or no "
                                          f"{kind.__name__}", "E_FORMAT", path)
+        for i, layer in enumerate(file["layers"]):
+            counts = [layer.get(key) for key in ("heads", "kv_heads", "ffn")] \
+                if isinstance(layer, dict) else [None]
+            if not all(isinstance(n, int) and 0 <= n < LIMIT for n in counts):
+                raise errors.FormatError(f"{path}: quantization_config.layers: number {i} has no "
+                                         "heads, kv_heads and ffn", "E_FORMAT", path)
         self.file = copy.deepcopy(dict(file))
 
     @property

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .. import errors
 from .._linear import layout
-from ._config import SfqConfig
+from ._config import LIMIT, SfqConfig
 from ._layers import Embedding, Linear, TiedLinear
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -95,7 +95,7 @@ def _spec(name: str, entry: Any) -> tuple[int, int, int, int]:
     except (TypeError, KeyError, ValueError):
         numbers = (0, 0, 0, 0)
     if not all(isinstance(n, int) for n in numbers) or not 2 <= numbers[2] <= 8 \
-            or min(numbers[:2]) < 1 or not 8 <= numbers[3] <= 14:
+            or not 1 <= min(numbers[:2]) <= max(numbers[:2]) < LIMIT or not 8 <= numbers[3] <= 14:
         raise errors.FormatError(f"quantization_config.tensors: {name} has no shape, bits and "
                                  "activation_bits", "E_FORMAT", "", name)
     return numbers
@@ -156,6 +156,10 @@ def _fit(model: Any, name: str, tensor: Stored) -> None:
 def _fit_attention(model: Any, layers: list[dict[str, int]], file: str) -> None:
     """Head counts of each layer. The forward pass takes most of them from the shapes."""
     base = model.base_model
+    count = getattr(model.config, "num_hidden_layers", len(layers))
+    if len(layers) != count:
+        raise errors.FormatError(f"{file}: quantization_config has {len(layers)} layers, the model "
+                                 f"{count}", "E_FORMAT", file)
     pattern = _BLOCK_ATTENTION.get(model.config.model_type, _LLAMA_ATTENTION)
     for i, layer in enumerate(layers):
         heads, kv_heads = layer.get("heads", 0), layer.get("kv_heads", 0)
