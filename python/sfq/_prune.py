@@ -118,3 +118,9 @@ def refit(gram: ArrayLike, weight: ArrayLike, keep: ArrayLike, ridge: float,
         _pointer("const bool *", flags), constants, float(ridge)))
     call(lib.sfq_prune_refit_matrix, workers.handle(), matrix, _pointer("float *", out))
     return out
+
+
+def ridge(inputs: int, tokens: float) -> float:
+    """What `refit` shall pull with: inputs for each token that counts, between 0.01 and 1 (as the
+    recipe does, docs/METHOD.md)."""
+    return min(1.0, max(0.01, inputs / tokens)) if tokens > 0 else 1.0
