@@ -74,7 +74,7 @@ def set_matrix(layer: nn.Module, weight: Tensor, bias: Optional[Tensor]) -> None
 # ---- blocks --------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Part:
     """A layer some of whose outputs belong to each unit: rows int64 [units, n]."""
 
@@ -82,7 +82,7 @@ class Part:
     rows: Tensor
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
     """One attention or MLP.
 
@@ -317,11 +317,11 @@ def find(module: nn.Module, keep: list[str], whole: dict[str, str]) -> list[Bloc
         for block in (*_attention(name, owner, parent), *_mlp(name, owner)):
             parts = [(id(p.layer), "rows") for p in block.inputs] + [(id(block.output), "columns")]
             layers = {layer for layer, _ in parts}
-            if used & set(parts):
-                continue
+            taken = bool(used & set(parts))
             used.update(parts)
             if layers & shared:
                 whole[block.name] = "a layer of it is used in more than one place"
+            if taken or layers & shared:
                 continue
             block.fixed = any(re.search(regex, layer_names[layer]) for regex in keep
                               for layer in layers)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _prune, errors
+from ._attention import MultiheadAttention
 from ._blocks import Block, find, matrix
 from ._saliency import Loss, Moments, Scores, evaluating, outputs_of, run
 
@@ -97,12 +98,14 @@ def _fails(module: nn.Module, item: Any, blocks: list[Block]) -> Optional[str]:
 
 
 def prove(module: nn.Module, item: Any, blocks: list[Block], whole: dict[str, str]) -> list[Block]:
-    """Those that can be cut; whole gets the others."""
-    if not blocks or _fails(module, item, blocks) is None:
+    """Those that can be cut; whole gets the others. Our own attention needs no proof, and would
+    not stand it where the weights that it returns are the module's output."""
+    others = [b for b in blocks if not isinstance(b.owner, MultiheadAttention)]
+    if not others or _fails(module, item, others) is None:
         return blocks
     proved = []
     for block in blocks:
-        reason = _fails(module, item, [block])
+        reason = _fails(module, item, [block]) if block in others else None
         for rows in block.others if reason is not None else []:
             block.inputs[0].rows = rows
             reason = _fails(module, item, [block]) if reason is not None else None
