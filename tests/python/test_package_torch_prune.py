@@ -337,7 +337,9 @@ def test_what_cannot_be_cut_is_named():
     model, x = nn.Sequential(Stubborn(), Gated(), Turning()), inputs(4, 6, 32)
     done = sfq_torch.compress(model, [x], prune=0.3)
     assert [b.name for b in done.blocks] == ["1"] and done.pruned >= 0.3
-    assert "narrower" in done.whole["0"] and "something else" in done.whole["2"]
+    assert "attention: its code does not follow narrower" in done.whole["0"]
+    assert "mlp: its code does not follow narrower" in done.whole["0"]
+    assert "mlp: without some of its units it computes something else" == done.whole["2"]
     assert isinstance(done.module[0].fc1, Linear) and done.module[0].fc1.out_features == 64
     for alone in (Stubborn(), Turning(), nn.Linear(32, 32), nn.ReLU()):
         with pytest.raises(sfq.UnsupportedError, match="nothing in the module can be pruned"):

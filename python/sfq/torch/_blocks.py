@@ -304,6 +304,12 @@ def _shared(module: nn.Module) -> set[int]:
     return several.union(*(held for held in holders.values() if len(held) > 1))
 
 
+def leave(whole: dict[str, str], block: Block, reason: str) -> None:
+    """Notes that a block stays as it is; a module may be two of them."""
+    before = f"{whole[block.name]}; " if block.name in whole else ""
+    whole[block.name] = f"{before}{block.kind}: {reason}"
+
+
 def find(module: nn.Module, keep: list[str], whole: dict[str, str]) -> list[Block]:
     """Blocks whose shapes fit, in the order of the module. whole: gets the names of those that
     stay as they are, and why."""
@@ -319,14 +325,15 @@ def find(module: nn.Module, keep: list[str], whole: dict[str, str]) -> list[Bloc
             layers = {layer for layer, _ in parts}
             taken = bool(used & set(parts))
             used.update(parts)
+            block.name = block.name or type(owner).__name__
             if layers & shared:
-                whole[block.name] = "a layer of it is used in more than one place"
+                leave(whole, block, "a layer of it is used in more than one place")
             if taken or layers & shared:
                 continue
             block.fixed = any(re.search(regex, layer_names[layer]) for regex in keep
                               for layer in layers)
             if block.units < 2:
-                whole[block.name] = "it has one head of keys and values"
+                leave(whole, block, "it has one head of keys and values")
                 continue
             found.append(block)
     known = {layer for layer, _ in used}

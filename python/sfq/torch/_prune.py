@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import _prune, errors
 from ._attention import MultiheadAttention
-from ._blocks import Block, find, matrix
+from ._blocks import Block, find, leave, matrix
 from ._saliency import Loss, Moments, Scores, evaluating, outputs_of, run
 
 MOST_MOMENTS = 1 << 30  # bytes of second moments held at a time
@@ -55,7 +55,7 @@ class _Mask:
     @staticmethod
     def _hook(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (inputs[0].masked_fill(~mask, 0), *inputs[1:])
+            return (inputs[0].masked_fill(~mask, 0), *inputs[1:]) if inputs else inputs
         return hook
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ def prove(module: nn.Module, item: Any, blocks: list[Block], whole: dict[str, st
         if reason is None:
             proved.append(block)
         else:
-            whole[block.name] = reason
+            leave(whole, block, reason)
     return proved
 
 

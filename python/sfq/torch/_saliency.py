@@ -84,12 +84,29 @@ def _seen(item: Any, shape: Sequence[int]) -> Optional[Tensor]:
     return mask != 0
 
 
-def _own_loss(output: Any, item: Any, generator: torch.Generator) -> Tensor:
+def _logits(output: Any) -> Optional[Tensor]:
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    return logits if isinstance(logits, Tensor) and logits.dim() > 1 else None
+
+
+def _closed_loss(output: Any) -> Optional[Tensor]:
+    """Where a sequence has one answer, of two classes or a number: something whose squared
+    gradient is the mean over all answers, so that none need be drawn."""
+    logits = _logits(output)
+    if logits is None or logits.dim() != 2 or logits.shape[1] > 2:
+        return None
+    if logits.shape[1] == 1:
+        return logits.sum()
+    p = logits.detach().softmax(1)
+    return ((logits[:, 1] - logits[:, 0]) * (p[:, 0] * p[:, 1]).sqrt()).sum()
+
+
+def _drawn_loss(output: Any, item: Any, generator: torch.Generator) -> Tensor:
     """Logits: the negative log likelihood of labels drawn from them. Anything else: the squared
     distance to itself with noise of variance 1, so that its Fisher information is the square of
     the change of outputs."""
-    logits = output.get("logits") if isinstance(output, Mapping) else None
-    if isinstance(logits, Tensor) and logits.shape[-1] > 1:
+    logits = _logits(output)
+    if logits is not None:
         log_p = functional.log_softmax(logits.float(), -1).flatten(0, -2)
         labels = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
         loss = -log_p.gather(1, labels).reshape(logits.shape[:-1])
@@ -163,10 +180,11 @@ class Scores:
         xs = [x for kept in self._x for x in kept]
         ys = [y for kept in self._y for y in kept]
         sequences = max((x.shape[0] for x in xs), default=1) * batches
-        draws = 1 if loss is not None else min(MOST_DRAWS, -(-ENOUGH_DRAWS // max(1, sequences)))
+        closed = loss(output, item) if loss is not None else _closed_loss(output)
+        draws = min(MOST_DRAWS, -(-ENOUGH_DRAWS // max(1, sequences))) if closed is None else 1
         sight = [torch.zeros(y.shape[:-1]) for y in ys]
         for draw in range(draws):
-            value = _own_loss(output, item, generator) if loss is None else loss(output, item)
+            value = _drawn_loss(output, item, generator) if closed is None else closed
             if not isinstance(value, Tensor) or not value.requires_grad:
                 raise errors.ArgumentError(
                     "the loss does not depend on any block that could be pruned", "E_ARGUMENT")
