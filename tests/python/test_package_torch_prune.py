@@ -118,6 +118,18 @@ def test_attention_that_stays(options, part):
     assert kept.whole == {"a": "keep names it"} and kept.layers == []
 
 
+def test_mlp_beside_an_attention_that_stays():
+    """The layer's fast path would call neither its MLP nor what watches it."""
+    layer, x = encoder_layer(), inputs(16, 9, 64)
+    done = cut(layer, [x], 0.4, keep="self_attn")
+    assert [(b.kind, b.kept) for b in done.blocks] == [("mlp", 128)]
+    assert type(done.module.self_attn) is nn.MultiheadAttention
+    unfitted = copy.deepcopy(done.module)
+    rows = [int((layer.linear1.weight == w).all(1).nonzero()) for w in done.module.linear1.weight]
+    unfitted.linear2.weight = nn.Parameter(layer.linear2.weight[:, rows])
+    assert relative(done.module(x), layer(x)) < 0.95 * relative(unfitted(x), layer(x))
+
+
 def test_encoder_goes_its_own_way():
     """Torch's fast path reads weights directly: packed and pruned layers are computed instead."""
     encoder = nn.TransformerEncoder(encoder_layer(), 2).eval()
