@@ -4,7 +4,8 @@ with random weights. Interleaved pairs (ours, theirs, ours, ...), medians of the
 
     bench/peers.py setup --work DIR            peers and models, once: 25 GB at most, an hour or so
     bench/peers.py run   --work DIR [--rows decode-q8_0,bert-8,...] [--pairs 7]
-    bench/peers.py table                       bench/peers.csv as Markdown
+    bench/peers.py table [--csv FILE]          bench/peers_CLASS.csv as Markdown; CLASS is amx,
+                                               avx512 or avx2: this machine's
     bench/peers.py rows                        the names of the rows
 
 The peers come from PyPI into an environment under DIR: llama.cpp is built from the source package
@@ -37,18 +38,34 @@ LLAMA = "llama-cpp-python==0.3.36"
 QUANTS = "Q8_0 Q6_K Q5_K_M Q4_K_M Q4_0 Q3_K_M Q2_K".split()
 DRIFT = 0.10
 
-# Quant: our bits, bits of our tables and head, floors of decode and of prefill 512 (AMX hosts).
+
+def machine_class():
+    """The classes of machines whose figures may stand in one table."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split("\nflags", 1)[1].splitlines()[0].split()
+    return "amx" if "amx_int8" in flags else "avx512" if "avx512_vnni" in flags else "avx2"
+
+
+# Quant: our bits, bits of our tables and head, floors of decode and of prefill 512.
 # llama.cpp keeps the head of its K-quants and of Q4_0 at 6 bits; so do we beside them.
 LLM = {
     "q8_0": (8, 8, 1.05, 3.0), "q6_k": (6, 6, 1.10, None), "q5_k_m": (5, 6, 1.10, None),
     "q4_k_m": (4, 6, 1.10, 3.0), "q4_0": (4, 6, 1.10, 3.0), "q3_k_m": (3, 6, 1.30, None),
     "q2_k": (2, 6, None, None), "f16": (16, None, 1.0, None),
 }
+PRUNED_FLOORS = {"decode": 3.0, "prefill": 2.0}
 ENCODERS = {  # shape, batch, length, our activation bits (0: as compress chooses), floor
     "bert-8": ("bert-base", 8, 128, 0, 1.0), "bert-32": ("bert-base", 32, 128, 0, 1.0),
     "bert-8-a8": ("bert-base", 8, 128, 8, 1.0), "bert-32-a8": ("bert-base", 32, 128, 8, 1.0),
     "minilm-1": ("minilm", 1, 16, 0, 1.2),
 }
+if machine_class() == "avx2":  # other floors; above are those of AVX-512 and AMX
+    LLM |= {
+        "q8_0": (8, 8, 1.05, 2.2), "q6_k": (6, 6, 1.35, None), "q5_k_m": (5, 6, 1.35, None),
+        "q4_k_m": (4, 6, 1.25, 2.0), "q4_0": (4, 6, 1.12, 2.0), "q3_k_m": (3, 6, 1.50, None),
+    }
+    ENCODERS = {name: (*row[:4], 1.3 if row[0] == "minilm" else 1.1)
+                for name, row in ENCODERS.items()}
+    PRUNED_FLOORS["prefill"] = 2.5
 VARIANTS = {
     "onnxruntime": ("int8-f32", "uint8-f32", "int8-fused", "uint8-fused"),
     "openvino": ("openvino-int8", "openvino-weights"),
@@ -375,7 +392,7 @@ def pruned_row(run):
     value = ours("llama-7b", 8, run.threads, 512, 8, rounds=run.pairs,
                  more=["--prune", 0.4, "--against-bits", 16])
     mine, dense = value["models"]
-    for metric, floor in (("decode", 3.0), ("prefill", 2.0)):
+    for metric, floor in PRUNED_FLOORS.items():
         key = f"{metric}_tokens_per_second"
         yield {"metric": f"{metric}, 8 bits, 40 % pruned", "unit": "tokens/s", "ours": mine[key],
                "peer": dense[key], "peer_name": "sfq, 16 bits", "ratio": mine[key] / dense[key],
@@ -593,7 +610,7 @@ def main():
     p.add_argument("--pairs", type=int, default=7)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--jobs", type=int, default=1, help="of the compiler, in setup")
-    p.add_argument("--csv", type=pathlib.Path, default=HERE / "peers.csv")
+    p.add_argument("--csv", type=pathlib.Path, default=HERE / f"peers_{machine_class()}.csv")
     p.add_argument("--again", action="store_true")
     p.add_argument("--keep-drift", action="store_true")
     args = p.parse_args()
