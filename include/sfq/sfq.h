@@ -17,7 +17,8 @@
  * 3. Measure it (session.h): sfq_evaluate() for accuracy, perplexity and the distance to another
  *    model, sfq_bench() for speed.
  *
- * A single packed matrix, for frameworks that keep the rest of a model: linear.h.
+ * For frameworks that keep the rest of a model: a single packed matrix, linear.h; which units go,
+ * and what the weights behind them become, prune.h.
  *
  * Rules that hold everywhere: a call returns sfq_status, 0 is success; options are filled by
  * sfq_x_options_default(), and NULL means the defaults where they are enough (a compression or an
@@ -31,6 +32,7 @@
 #include <sfq/compress.h>
 #include <sfq/linear.h>
 #include <sfq/model.h>
+#include <sfq/prune.h>
 #include <sfq/session.h>
 
 #endif

@@ -18,8 +18,8 @@
 
 #include "base/ck.h"
 #include "base/mem.h"
+#include "compress/least_squares.h"
 #include "compress/prune.h"
-#include "compress/ridge.h"
 #include "compress/walk.h"
 
 #include <math.h>
@@ -29,8 +29,6 @@ enum { SEGMENTS = 4 }; /* of the layers: judged one after the other */
 
 #define LEAST_DAMPING 0.01
 #define MOST_DAMPING 1.0
-#define BIAS_DAMPING 1e-6
-#define LARGEST_CHANGE 1.0 /* of the matrix' norm */
 
 /* What a sublayer was before its solution; w NULL: nothing was solved. */
 typedef struct backup {
@@ -219,21 +217,14 @@ static sfq_status sum_part(refit *r, int layer, sfq_part part, size_t k, bool bi
 
 /* ---- one solution ---- */
 
-/* How much of the solution g [K, C] is taken: all, unless it would change the matrix beyond
- * measure; 0 where it is no number. */
+/* How much of the solution g [K, C] is taken. */
 static double step_length(const refit *r, const backup *old, size_t k)
 {
-    const size_t c = (size_t)r->student->arch->hidden;
+    const size_t count = k * (size_t)r->student->arch->hidden;
     double before = 0;
-    double change = 0;
-    for (size_t i = 0; i < k * c; i++) {
+    for (size_t i = 0; i < count; i++)
         before += (double)old->w[i] * (double)old->w[i];
-        change += r->g[i] * r->g[i];
-    }
-    if (!isfinite(change) || change == 0)
-        return 0;
-    const double ratio = sqrt(before / change) * LARGEST_CHANGE;
-    return ratio < 1 ? ratio : 1;
+    return sfq_least_squares_length(r->g, count, before);
 }
 
 static backup *saved_part(const refit *r, int layer, sfq_part part)
@@ -300,7 +291,7 @@ static sfq_status solve_part(refit *r, int layer, sfq_part part, sfq_error *err)
                              .k = k + (bias != NULL),
                              .features = k,
                              .damping = damping_of(r, k),
-                             .constant_damping = BIAS_DAMPING};
+                             .constant_damping = SFQ_CONSTANT_DAMPING};
     if (k == 0 || !sfq_ridge_factor(r->work->pool, &ridge))
         return SFQ_OK;
     sfq_linalg_solve(r->work->pool, r->h, ridge.k, r->g, m->n);

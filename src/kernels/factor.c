@@ -27,6 +27,15 @@ static void subtract(sfq_pool *pool, double *c, size_t ldc, bool lower, operand 
     product_run(pool, &job);
 }
 
+void sfq_linalg_add_product(sfq_pool *pool, double *c, const double *a, const double *b, size_t m,
+                            size_t n, size_t k)
+{
+    product job = {.a = {a, m, 1}, .b = {b, n, 1}, .m = m, .n = n, .k = k, .c = c, .ldc = n};
+    job.mode = SFQ_TILE_ADD;
+    if (m > 0 && n > 0 && k > 0)
+        product_run(pool, &job);
+}
+
 /* The first half: a whole number of leaves. */
 static size_t half(size_t n)
 {

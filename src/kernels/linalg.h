@@ -43,5 +43,8 @@ bool sfq_linalg_cholesky(sfq_pool *pool, double *h, size_t k);
 void sfq_linalg_solve(sfq_pool *pool, const double *factor, size_t k, double *x, size_t n);
 /* inverse [K, K] = (L L^T)^-1, both triangles. */
 void sfq_linalg_inverse(sfq_pool *pool, const double *factor, size_t k, double *inverse);
+/* c [M, N] += a^T b in double; a [K, M], b [K, N], rows without gaps. */
+void sfq_linalg_add_product(sfq_pool *pool, double *c, const double *a, const double *b, size_t m,
+                            size_t n, size_t k);
 
 #endif

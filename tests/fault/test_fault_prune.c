@@ -1,9 +1,11 @@
-/* A round of pruning under the seam, with every saliency: each allocation fails once. Then: out of
- * memory, said so, and nothing kept. */
+/* A round of pruning under the seam, with every saliency, and the public calls that prune outside
+ * any model: each allocation fails once. Then: out of memory, said so, and nothing kept. */
 #include "fault/seam.h"
 
 #include "compress/prune.h"
 #include "unit/work_fixture.h"
+
+#include <sfq/prune.h>
 
 static const sfq_hooks no_hooks;
 
@@ -76,8 +78,65 @@ static void every_allocation(void **state)
     scratch_close(dir);
 }
 
+typedef sfq_status (*public_call)(sfq_workers *workers, sfq_error *err);
+
+static sfq_status choose(sfq_workers *workers, sfq_error *err)
+{
+    const double saliency[4] = {3, 1, 2, 4};
+    const uint64_t cost[4] = {1, 1, 1, 1};
+    const uint32_t group[4] = {0, 0, 1, 1};
+    const size_t floor[2] = {1, 0}, multiple[2] = {1, 2};
+    const sfq_prune_units units = {4, 2, saliency, cost, group, floor, multiple};
+    bool keep[4] = {false};
+    (void)workers;
+    const sfq_status status = sfq_prune_choose_units(&units, 0.25, keep, err);
+    if (status == SFQ_OK)
+        assert_true(keep[0] && !keep[1] && keep[2] && keep[3]);
+    return status;
+}
+
+static sfq_status refit(sfq_workers *workers, sfq_error *err)
+{
+    const double gram[4] = {1, 0, 0.5, 1};
+    const float w[2] = {1, 1};
+    const bool keep[2] = {true, false};
+    float out[1] = {0};
+    const sfq_prune_matrix m = {.n = 1, .k = 2, .w = w, .gram = gram, .keep = keep};
+    const sfq_status status = sfq_prune_refit_matrix(workers, &m, out, err);
+    if (status == SFQ_OK)
+        assert_near((double)out[0], 1.5, 1e-6);
+    return status;
+}
+
+static void public_calls(void **state)
+{
+    const public_call calls[] = {choose, refit};
+    sfq_error err = {0};
+    sfq_workers *workers = NULL;
+    (void)state;
+    assert_ok(sfq_workers_open(&workers, 1, &err));
+    for (int i = 0; i < 2; i++) {
+        bool fired = true;
+        unsigned long n = 1;
+        for (; fired; n++) {
+            char spec[64];
+            snprintf(spec, sizeof spec, "alloc:%lu", n);
+            assert_true(seam_arm(spec));
+            const sfq_status status = calls[i](workers, &err);
+            fired = seam_fired();
+            const long live = seam_live();
+            seam_disarm();
+            assert_int_equal(status, fired ? SFQ_E_MEMORY : SFQ_OK);
+            assert_int_equal(live, 0);
+        }
+        assert_true(n > 6);
+    }
+    sfq_workers_close(&workers);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation),
+                                       cmocka_unit_test(public_calls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
