@@ -116,7 +116,7 @@ def _compiled(model: Any) -> Optional[str]:
     name = loss if isinstance(loss, str) else getattr(loss, "name", "")
     if not isinstance(name, str) or "crossentropy" not in name:
         return None
-    config = loss.get_config() if hasattr(loss, "get_config") else {}
+    config = {} if isinstance(loss, str) or loss is None else loss.get_config()
     return "logits" if config.get("from_logits") else "probabilities"
 
 

@@ -122,7 +122,7 @@ def pack(matrix: Array, bits: int, *, table: bool, energy: Optional[Array] = Non
     """
     w = np.ascontiguousarray(matrix if table else matrix.T, np.float32)
     n, k = w.shape
-    how = grid(*matrix.shape, bits, table)
+    how = grid(matrix.shape[0], matrix.shape[1], bits, table)
     shape = layout(n, k, bits)
     codes, scales = _aligned(shape.codes), np.zeros(shape.scales, np.float32)
     e = None if energy is None else np.ascontiguousarray(energy, np.float32)

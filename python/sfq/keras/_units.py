@@ -283,7 +283,7 @@ class Prober:
         for side in inputs_of(layer):
             if far.ndim < -side.tensor or far.shape[side.tensor] != len(some):
                 continue
-            units = np.moveaxis(far, side.tensor, 0).reshape(len(some), -1).any(1)
+            units = np.asarray(np.moveaxis(far, side.tensor, 0).reshape(len(some), -1).any(1))
             if units.any() and not units[~some].any():
                 return side
         return None
@@ -308,16 +308,20 @@ class Prober:
         narrow = {id(side.layer): _cut(half, side.tensor) for side in group.producers}
         want = list(self._base.inputs[key].shape)
         want[group.consumer.tensor] = int(half.sum())
+        consumer = group.consumer.layer
+        spec, consumer.input_spec = consumer.input_spec, None  # it names the width
         try:
             with Watch() as watch:
                 for side in group.producers:
                     watch.set(side.layer, _after(narrow[id(side.layer)]))
-                watch.set(group.consumer.layer, self._answer(key, want))
+                watch.set(consumer, self._answer(key, want))
                 self._run()
         except Exception as error:  # whatever the code between says to another width
-            line = str(error).strip().splitlines()
-            return f"the code around it does not run on fewer {group.kind}: " \
-                   f"{line[0] if line else type(error).__name__}"
+            said = " ".join(line.strip() for line in str(error).split("\n") if line.strip())
+            return (f"the code around it does not run on fewer {group.kind}: "
+                    f"{said[:200] or type(error).__name__}")
+        finally:
+            consumer.input_spec = spec
         return ""
 
     def _answer(self, key: int, want: list[int]) -> Callable[..., Any]:
@@ -334,7 +338,7 @@ def _elementwise(activation: Any) -> bool:
         return True
     x = np.random.default_rng(0).standard_normal((3, 4, 8)).astype(np.float32)
     y = x + np.float32(1) * (np.arange(8) % 2).astype(np.float32)
-    far = _far(_numpy(activation(ops.convert_to_tensor(y))),
+    far: Array = _far(_numpy(activation(ops.convert_to_tensor(y))),
                _numpy(activation(ops.convert_to_tensor(x))))
     return not far[..., ::2].any()
 
@@ -356,3 +360,51 @@ def _cut(keep: Array, axis: int) -> Callable[[Any], Any]:
 
 def _after(function: Callable[[Any], Any]) -> Callable[..., Any]:
     return lambda call, x: function(call(x))
+
+
+# ---- kernels as matrices -------------------------------------------------------------------------
+
+
+def matrix_of(layer: Any, kernel: Array) -> Array:
+    """A kernel as [inputs, outputs]."""
+    if type(layer) is keras.layers.Dense:
+        return kernel
+    summed, kept = kernel_axes(layer.equation) or ([], [])
+    rows = int(np.prod([kernel.shape[axis] for axis in summed]))
+    return kernel.transpose(summed + kept).reshape(rows, -1)
+
+
+def kernel_from(layer: Any, matrix: Array, shape: tuple[int, ...]) -> Array:
+    """The other way; shape: of the kernel."""
+    if type(layer) is keras.layers.Dense:
+        return matrix
+    summed, kept = kernel_axes(layer.equation) or ([], [])
+    order = summed + kept
+    return matrix.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def rows_of(layer: Any, x: Array) -> Array:
+    """A layer's input as [..., inputs], the inputs as in `matrix_of`."""
+    axes = [side.tensor for side in inputs_of(layer)]
+    moved = np.moveaxis(x, axes, range(-len(axes), 0))
+    return moved.reshape(*moved.shape[:moved.ndim - len(axes)], -1)
+
+
+def shared_axes(layer: Any, y: Array) -> Array:
+    """The sum over all that the kernel adds to a layer's output."""
+    _, kernel, output = _terms(layer)
+    axes = tuple(axis for axis in (_axis(output, c) for c in kernel if c in output)
+                 if axis is not None)
+    total: Array = y.sum(axes)
+    return total
+
+
+def input_mask(group: Group, keep: Array) -> Array:
+    """Which rows of the consumer's matrix stay, of the units that stay."""
+    layer = group.consumer.layer
+    sides = inputs_of(layer)
+    shape = [layer.kernel.shape[side.kernel] for side in sides]
+    at = [side.kernel for side in sides].index(group.consumer.kernel)
+    wide = np.broadcast_to(np.asarray(keep, bool).reshape(
+        [-1 if i == at else 1 for i in range(len(shape))]), shape)
+    return np.ascontiguousarray(wide).reshape(-1)
