@@ -439,6 +439,7 @@ def check_errors():
     raises(ValueError, "steps needs data", sk.compress, model, steps=3)
     raises(ValueError, "bits is 9", sk.compress, model, bits=9)
     raises(ValueError, "bits is 'x'", sk.compress, model, bits="x")
+    raises(ValueError, "no regular expression", sk.compress, model, keep="(")
     raises(ValueError, "prune is 1", sk.compress, model, x, prune=1)
     raises(ValueError, "loss is 'kl'", sk.compress, model, x, loss="kl")
     raises(ValueError, "there are no examples", sk.compress, model, [])

@@ -116,6 +116,11 @@ class _Plan:
                  keep: Patterns) -> None:
         pairs = list(rules.items() if isinstance(rules, Mapping) else rules)
         kept = [keep] if isinstance(keep, str) else list(keep)
+        for regex in [*kept, *(regex for regex, _ in pairs)]:
+            try:
+                re.compile(regex)
+            except (re.error, TypeError) as reason:
+                raise refuse(f"{regex!r} is no regular expression: {reason}") from None
         for name, value in (("bits", bits), ("embedding_bits", embedding_bits),
                             *((f"bits_for {regex!r}", value) for regex, value in pairs)):
             if not isinstance(value, int) or not (2 <= value <= 8 or value == 16):
@@ -306,8 +311,8 @@ def _inputs(model: Any, data: Optional[Data]) -> Any:
             raise refuse(f"{type(model).__name__} is no Functional or Sequential model: give "
                          "data, which say what it is called with")
         return keras.Input(batch_shape=(None, *shapes[1:]))
-    return keras.tree.map_structure(
-        lambda x: keras.Input(x.shape[1:], dtype=str(x.dtype)), data.inputs)
+    return keras.tree.map_structure(lambda x: keras.Input(
+        x.shape[1:], dtype=None if x.dtype.kind == "f" else str(x.dtype)), data.inputs)
 
 
 def _groups(work: _Work, data: Data) -> list[Group]:
