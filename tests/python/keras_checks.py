@@ -1,6 +1,6 @@
-"""What tests/python/test_package_keras.py runs, in one process for each backend, because Keras takes
-its backend at import: python keras_checks.py FOLDER prints a JSON object, check -> "" or traceback.
-The folder carries files from the first backend to the second."""
+"""What tests/python/test_package_keras.py runs, in one process for each backend, because Keras
+takes its backend at import: python keras_checks.py FOLDER [CHECK...] prints a JSON object, check ->
+"" or traceback. The folder carries files from the first backend to the second."""
 
 import json
 import pathlib
@@ -75,6 +75,7 @@ class Gated(layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.parts = {name: layers.EinsumDense("btd,dhk->bthk", (None, 4, 8), bias_axes="hk",
                                                name=name) for name in ("q", "k", "v")}
         self.out = layers.EinsumDense("bthk,hkd->btd", (None, 32), bias_axes="d", name="o")
@@ -95,6 +96,7 @@ class Whole(layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.names = ("q", "k", "v", "o", "a1", "b1", "a2", "b2", "a3", "b3", "a4", "b4")
         for name in self.names:
             width = 32 if name[0] in "qkvob" or name == "a4" else 64
@@ -293,8 +295,8 @@ def check_units_recognised():
 
 def check_units_left_whole():
     groups, left = found(around(Whole()))
-    assert not groups, groups
-    assert any("does not run on fewer" in reason for reason in left.values()), left
+    assert set(groups) <= {"head"}, groups  # which reads what b4 makes, and may
+    assert set(left) == {"whole/o"} and "does not run on fewer" in left["whole/o"], left
 
 
 def check_dead_units_go_without_a_trace():
@@ -315,7 +317,9 @@ def check_dead_units_go_without_a_trace():
         whole = sk.compress(model, ids(), prune=0, steps=0, progress=False)
         assert relative(done.model(ids(8)), model(ids(8))) < 0.03
         assert relative(whole.model(ids(8)), model(ids(8))) < 0.03
-        assert done.bytes < 0.8 * whole.bytes
+        sizes = [sum(r.bytes for r in d.layers if r.name not in ("words", "head"))
+                 for d in (done, whole)]
+        assert sizes[0] < 0.6 * sizes[1], sizes
 
 
 # ---- compress ------------------------------------------------------------------------------------
@@ -374,7 +378,7 @@ def check_subclassed_model():
     model = Classifier()
     x = ids(64)
     model(x)
-    done = sk.compress(model, x, prune=0.4, bits=6, steps=4, progress=False)
+    done = sk.compress(model, x, prune=0.4, bits=6, embedding_bits=4, steps=4, progress=False)
     assert len(done.pruned) == 2 and done.reduction > 0.6, done
     assert isinstance(done.model.layers[-1].layer, Classifier)
     path = FOLDER / f"subclassed.{keras.backend.backend()}.keras"
@@ -485,7 +489,8 @@ def check_quantized_by_keras_is_left():
 def main():
     results, seconds = {}, {}
     for name, check in list(globals().items()):
-        if name.startswith("check_") and name != "check_saved":
+        if (name.startswith("check_") and name != "check_saved"
+                and (not sys.argv[2:] or name[6:] in sys.argv[2:])):
             start = time.perf_counter()
             try:
                 check()

@@ -157,7 +157,7 @@ class _Plan:
             inside = any(base in (keras.layers.Dense, keras.layers.EinsumDense,
                                   keras.layers.Embedding) for base in kind.__mro__[1:])
             if kind in (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding):
-                reason = "quantized by Keras, with LoRA, or of an equation that is no matrix product"
+                reason = "quantized by Keras, with LoRA, or of an equation that is no product"
             else:
                 reason = f"{kind.__name__} is " + ("a subclass: what else it does is not known"
                                                    if inside else "not a layer that is packed")

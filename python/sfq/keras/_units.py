@@ -235,10 +235,10 @@ class Prober:
         for key in sorted(found, key=lambda key: order[key[0]]):
             group = self._group(sides[key], found[key])
             reason = self._refused(group)
-            if reason:
-                self.left[group.name] = reason
-            else:
+            if reason is None:
                 groups.append(group)
+            elif reason:
+                self.left[group.name] = reason
         return groups
 
     def _group(self, consumer: Side, producers: list[Side]) -> Group:
@@ -274,7 +274,8 @@ class Prober:
         if first is None or self._base.calls[key] != 1:
             return None
         side = self._unit_axis(first, _far(seen.inputs[key], self._base.inputs[key]), some)
-        if side is None or self._leaks(self._log(change, {key: self._base.inputs[key]}), layer, key):
+        held = {key: self._base.inputs[key]}
+        if side is None or self._leaks(self._log(change, held), key):
             return None
         return producer, side
 
@@ -288,22 +289,23 @@ class Prober:
                 return side
         return None
 
-    def _leaks(self, log: _Log, producer: Any, consumer: int) -> bool:
+    def _leaks(self, log: _Log, consumer: int) -> bool:
         """Whether anything changed although the consumer read what it had read before."""
         if any(_far(a, b).any() for a, b in zip(log.answer, self._base.answer)):
             return True
         return any(_far(log.inputs[key], self._base.inputs[key]).any()
                    for key in self._base.inputs if key != consumer)
 
-    def _refused(self, group: Group) -> str:
-        """Why the units cannot be cut, or ""."""
+    def _refused(self, group: Group) -> Optional[str]:
+        """Why the units cannot be cut; "" where there are none to speak of; None where they can."""
         key = id(group.consumer.layer)
         silent = {id(side.layer): ops.zeros_like for side in group.producers}
         x = self._log(silent, {}).inputs[key]
         axes = [side.tensor % x.ndim for side in inputs_of(group.consumer.layer)]
         rows = np.moveaxis(x, axes, range(len(axes))).reshape(*(x.shape[a] for a in axes), -1)
         if _far(rows, rows[..., :1] + np.zeros_like(rows)).any():
-            return "its input does not come from layers that were recognised alone"
+            return ("its heads are not those of query, key and value alike"
+                    if group.kind == "heads" else "")
         half = np.arange(group.count) < -(-group.count // 2)
         narrow = {id(side.layer): _cut(half, side.tensor) for side in group.producers}
         want = list(self._base.inputs[key].shape)
@@ -322,7 +324,7 @@ class Prober:
                     f"{said[:200] or type(error).__name__}")
         finally:
             consumer.input_spec = spec
-        return ""
+        return None
 
     def _answer(self, key: int, want: list[int]) -> Callable[..., Any]:
         def answer(call: Any, x: Any) -> Any:
