@@ -71,7 +71,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         quiet: Callable[..., Any] = torch.no_grad()(function)
         return quiet
     import tensorflow
-    graph: Callable[..., Any] = tensorflow.function(function)
+    graph: Callable[..., Any] = tensorflow.function(function, autograph=False)
     return graph
 
 
@@ -91,5 +91,5 @@ def stepper(loss: Callable[..., Any], variables: list[Any], masks: list[Any],
     if keras.backend.backend() == "torch":
         return step
     import tensorflow
-    graph: Callable[..., Any] = tensorflow.function(step)
+    graph: Callable[..., Any] = tensorflow.function(step, autograph=False)
     return graph
