@@ -344,8 +344,10 @@ def check_classifier():
                        progress=lambda news: stages.append(news.stage))
     assert all(np.array_equal(a, numpy(b)) for a, b in zip(before, model.weights))
     assert list(dict.fromkeys(stages)) == ["calibrate", "distill", "fuse", "tune"]
-    assert [(p.kind, p.after < p.before) for p in done.pruned] == [("heads", True),
-                                                                   ("neurons", True)]
+    assert [p.kind for p in done.pruned] == ["heads", "neurons"]
+    whole, left = (sum(n * cost for n, cost in zip(counts, (4 * 32 * 8 + 24, 65))) for counts in (
+        [p.before for p in done.pruned], [p.after for p in done.pruned]))
+    assert left <= whole / 2, done.pruned
     losses = done.losses
     assert losses["refitted"] <= losses["pruned"] and losses["tuned"] <= losses["packed"], losses
     assert losses["distilled"] < losses["pruned"]
