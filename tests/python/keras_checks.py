@@ -157,18 +157,14 @@ def stock(activation="relu"):
 
 
 def text(n, seed=0):
-    """Synthetic reviews: words 2..19 are good, 20..37 are bad, 1 turns the next one round."""
+    """Synthetic reviews: words 2..19 are good, 20..37 are bad, and 1 turns the whole round."""
     rng = np.random.default_rng(seed)
     x = rng.integers(38, WORDS, (n, LENGTH))
-    x = np.where(rng.random(x.shape) < 0.2, rng.integers(2, 38, x.shape), x)
-    x[(rng.random(x.shape) < 0.15) & (x >= 38)] = 1
+    x = np.where(rng.random(x.shape) < 0.25, rng.integers(2, 38, x.shape), x)
+    x[rng.random(n) < 0.3, 0] = 1
+    x[np.arange(LENGTH) >= rng.integers(LENGTH // 2, LENGTH + 1, (n, 1))] = 0
     good = np.where(x < 20, 1, -1) * ((x >= 2) & (x < 38))
-    turned = np.concatenate([np.zeros((n, 1), bool), x[:, :-1] == 1], 1)
-    total = np.where(turned, -good, good).sum(1)
-    x[np.arange(n)[:, None] % 3 + LENGTH - 3 <= np.arange(LENGTH)] = 0
-    good = np.where(x < 20, 1, -1) * ((x >= 2) & (x < 38))
-    turned = np.concatenate([np.zeros((n, 1), bool), x[:, :-1] == 1], 1)
-    total = np.where(turned, -good, good).sum(1)
+    total = good.sum(1) * np.where(x[:, 0] == 1, -1, 1)
     return x[total != 0].astype("int32"), (total[total != 0] > 0).astype("int32")
 
 
