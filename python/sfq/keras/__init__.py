@@ -36,8 +36,8 @@ _check()
 
 from ._compress import Compressed, LayerReport, PrunedUnits, compress  # noqa: E402
 from ._layers import (SfqDense, SfqEinsumDense, SfqEmbedding,  # noqa: E402
-                      SfqMultiHeadAttention)
+                      SfqMultiHeadAttention, SfqReversibleEmbedding)
 from ._tree import SfqBlock  # noqa: E402
 
 __all__ = ["Compressed", "LayerReport", "PrunedUnits", "SfqBlock", "SfqDense", "SfqEinsumDense",
-           "SfqEmbedding", "SfqMultiHeadAttention", "compress"]
+           "SfqEmbedding", "SfqMultiHeadAttention", "SfqReversibleEmbedding", "compress"]

@@ -15,7 +15,7 @@ from .._native import Hooks, ProgressOption
 from ..progress import Progress
 from . import _backend
 from ._data import Data, Loss, Measure
-from ._layers import refuse
+from ._layers import REVERSIBLE, is_plain, refuse
 from ._learn import Lesson, Statistics, _assign, choose, cut, refit, silence
 from ._pack import Array, pack
 from ._tree import Builder, New, is_graph, walk
@@ -77,7 +77,8 @@ class Compressed:
         bytes: of all weights of the result, as stored.
         reduction: 1 - bytes / original_bytes.
         losses: mean distance from the original's answers on the fifth of the data that was held
-            out, after each stage: "pruned", "refitted", "distilled", "packed", "tuned".
+            out, after each stage: "pruned", "refitted", "tables" (embeddings packed), "distilled",
+            "packed", "tuned".
     """
 
     model: Any
@@ -101,11 +102,12 @@ def _bytes(model: Any, half: bool) -> int:
 
 
 def _matrix(layer: Any) -> Any:
-    return layer.embeddings if type(layer) is keras.layers.Embedding else layer.kernel
+    return layer.embeddings if isinstance(layer, keras.layers.Embedding) else layer.kernel
 
 
 def _is_table(layer: Any) -> bool:
-    return (type(layer) is keras.layers.Embedding and layer.built
+    return ((is_plain(layer, keras.layers.Embedding)
+             or is_plain(layer, REVERSIBLE) and layer.tie_weights) and layer.built
             and layer.dtype_policy.quantization_mode is None and not layer.lora_enabled)
 
 
@@ -154,13 +156,13 @@ class _Plan:
             self.others.append(layer)
         if any(len(v.shape) > 1 for v in own):
             kind = type(layer)
-            inside = any(base in (keras.layers.Dense, keras.layers.EinsumDense,
-                                  keras.layers.Embedding) for base in kind.__mro__[1:])
-            if kind in (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding):
+            known = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
+            if any(is_plain(layer, base) for base in known):
                 reason = "quantized by Keras, with LoRA, or of an equation that is no product"
             else:
-                reason = f"{kind.__name__} is " + ("a subclass: what else it does is not known"
-                                                   if inside else "not a layer that is packed")
+                reason = f"{kind.__name__} is " + (
+                    "a subclass: what else it does is not known" if isinstance(layer, known)
+                    else "not a layer that is packed")
             self.left[name] = reason
 
     @property
@@ -419,7 +421,7 @@ def _run(work: _Work, data: Optional[Data], prune: float, steps: int, rate: floa
         tables = {id(layer.embeddings) for _, layer in work.plan.layers
                   if id(layer) in work.packed}
         variables = [v for v in model.trainable_variables if id(v) not in tables]
-        _, work.losses["distilled"] = lesson.distill(
+        work.losses["tables"], work.losses["distilled"] = lesson.distill(
             model, variables, work.masks(variables), steps, rate,
             work.stage("distill", "steps"))
     work.matrices(work.stage("fuse", "weights"))

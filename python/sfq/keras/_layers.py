@@ -8,7 +8,7 @@ package to run. What is gained is size, on disk and in memory, not time (docs/KE
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import keras
@@ -18,6 +18,18 @@ from .. import errors
 from ._pack import Array, Grid, Packed, grid
 
 _register = keras.saving.register_keras_serializable(package="sfq")
+
+
+REVERSIBLE: Any = getattr(keras.layers, "ReversibleEmbedding", None)  # from Keras 3.12 on
+
+
+def is_plain(layer: Any, kind: Any) -> bool:
+    """Whether a layer is of a class, or of a subclass of it that adds no code."""
+    if kind is None or not isinstance(layer, kind):
+        return False
+    own = type(layer).__mro__[:type(layer).__mro__.index(kind)]
+    return not any(callable(value) or isinstance(value, property)
+                   for base in own for value in vars(base).values())
 
 
 def refuse(what: str) -> errors.ArgumentError:
@@ -282,6 +294,45 @@ class SfqEmbedding(PackedLayer):
 
 
 @_register
+class SfqReversibleEmbedding(SfqEmbedding):
+    """`keras.layers.ReversibleEmbedding` with tied weights: the table that is looked up is what
+    `reverse=True` multiplies with, too.
+
+    Args:
+        reverse_dtype, logit_soft_cap: as for ReversibleEmbedding; the rest as for `SfqEmbedding`.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, mask_zero: bool = False,
+                 reverse_dtype: Any = None, logit_soft_cap: Optional[float] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(input_dim, output_dim, mask_zero, **kwargs)
+        self.reverse_dtype, self.logit_soft_cap = reverse_dtype, logit_soft_cap
+
+    def call(self, inputs: Any, reverse: bool = False) -> Any:
+        if not reverse:
+            return super().call(inputs)
+        dtype = self.reverse_dtype or self.compute_dtype
+        logits = ops.matmul(ops.cast(inputs, dtype),
+                            ops.transpose(ops.cast(self.dequantize(), dtype)))
+        cap = self.logit_soft_cap
+        return logits if cap is None else ops.tanh(logits / cap) * cap
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        ids = "int" in keras.backend.standardize_dtype(inputs.dtype)
+        return super().compute_mask(inputs, mask) if ids else None
+
+    def compute_output_spec(self, inputs: Any, reverse: bool = False) -> Any:
+        shape = (*inputs.shape[:-1], self.input_dim) if reverse else (*inputs.shape,
+                                                                      self.output_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(reverse_dtype=self.reverse_dtype, logit_soft_cap=self.logit_soft_cap)
+        return config
+
+
+@_register
 class SfqMultiHeadAttention(keras.layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention` whose projections are packed.
 
@@ -322,7 +373,8 @@ def swap(parent: Any, attribute: str, new: Any) -> None:
     tracker.unlock()
     try:
         old = getattr(parent, attribute)
-        for layer in old if isinstance(old, (list, tuple)) else [old]:
+        some = old.values() if isinstance(old, Mapping) else old
+        for layer in list(some) if isinstance(old, (Mapping, list, tuple)) else [old]:
             tracker.untrack(layer)
         setattr(parent, attribute, new)
     finally:

@@ -15,8 +15,8 @@ import keras
 from keras import ops
 
 from .. import errors
-from ._layers import (PackedLayer, SfqDense, SfqEinsumDense, SfqEmbedding, SfqMultiHeadAttention,
-                      swap)
+from ._layers import (REVERSIBLE, PackedLayer, SfqDense, SfqEinsumDense, SfqEmbedding,
+                      SfqMultiHeadAttention, SfqReversibleEmbedding, is_plain, swap)
 from ._pack import Array, Packed
 
 Key = tuple[str, Union[int, str, None]]
@@ -36,7 +36,7 @@ def is_graph(layer: Any) -> bool:
 def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
     found = {**vars(layer), **vars(layer).get("_modules", {})}  # torch keeps layers in _modules
     for name in sorted(found):
-        if name not in _OTHERS and not name.startswith("_self_"):  # TensorFlow's own books
+        if name not in _OTHERS and not name.startswith("_self_unconditional_"):  # TensorFlow's
             yield name, found[name]
 
 
@@ -152,8 +152,11 @@ class SfqBlock(keras.layers.Layer):
 
     def _swap(self) -> None:
         for paths, new in self._swaps.layers:
+            old = _follow(self.layer, paths[0])
             if isinstance(new, PackedLayer):
                 new.build()
+            elif old.built and not new.built:  # a layer may ask its parts for shapes only
+                new.build_from_config(old.get_build_config())
             for path in paths:
                 _put(_follow(self.layer, path[:-1]), path[-1], new)
         self._swaps.done = True
@@ -218,6 +221,7 @@ class Builder:
     def __init__(self, packed: Mapping[int, New]) -> None:
         self._packed = packed
         self._made: dict[int, Any] = {}
+        self._given: set[int] = set()
 
     def build(self, model: Any, inputs: Any) -> Any:
         """inputs: for a model that is no graph, `keras.Input`s of what it is called with."""
@@ -226,6 +230,11 @@ class Builder:
         else:
             new = keras.Model(inputs, self._layer(model)(inputs), name=model.name)
         self._transfer(model, self._made[id(model)])
+        for v in new.weights:
+            if id(v) not in self._given:
+                raise errors.UnsupportedError(
+                    f"sfq.keras: the weight {v.path!r} is not in an attribute of its layer, nor in "
+                    "a list or dict there, and cannot be copied", "E_UNSUPPORTED")
         retrack(new)
         return new
 
@@ -246,7 +255,7 @@ class Builder:
             return self._leaf(layer, self._packed[id(layer)])
         if is_graph(layer):
             return keras.models.clone_model(layer, clone_function=self._layer)
-        if type(layer) is keras.layers.MultiHeadAttention and self._holds(layer):
+        if is_plain(layer, keras.layers.MultiHeadAttention) and self._holds(layer):
             return self._attention(layer)
         return None
 
@@ -279,6 +288,10 @@ class Builder:
         how = {"bits": new.packed.bits, "scale_dtype": str(new.packed.scales.dtype),
                "name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
         if isinstance(layer, keras.layers.Embedding):
+            if is_plain(layer, REVERSIBLE):
+                return SfqReversibleEmbedding(
+                    layer.input_dim, layer.output_dim, layer.mask_zero, layer.reverse_dtype,
+                    layer.logit_soft_cap, **how)
             return SfqEmbedding(layer.input_dim, layer.output_dim, layer.mask_zero, **how)
         activation = keras.activations.serialize(layer.activation)
         if isinstance(layer, keras.layers.Dense):
@@ -300,11 +313,14 @@ class Builder:
     def _transfer(self, old: Any, new: Any) -> None:
         """The weights of what stays."""
         if isinstance(new, PackedLayer):
+            self._given.update(id(v) for v in new.weights)
             value = self._packed[id(old)]
             new.fill(value.packed, value.bias)
             return
         if isinstance(new, SfqBlock):
             new = new.layer
+        own = new._trainable_variables + new._non_trainable_variables
+        self._given.update(id(v) for v in own)
         store: dict[str, Any] = {}
         if old._trainable_variables or old._non_trainable_variables:
             old.save_own_variables(store)

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ._layers import kernel_axes
+from ._layers import is_plain, kernel_axes
 from ._pack import Array
 
 
@@ -75,15 +75,16 @@ class Group:
 def is_linear(layer: Any) -> bool:
     """A Dense or EinsumDense layer as Keras makes it: of subclasses nobody knows what else they
     do with their kernels."""
-    return (type(layer) in (keras.layers.Dense, keras.layers.EinsumDense) and layer.built
+    dense = is_plain(layer, keras.layers.Dense)
+    return ((dense or is_plain(layer, keras.layers.EinsumDense)) and layer.built
             and layer.dtype_policy.quantization_mode is None and not layer.lora_enabled
-            and (type(layer) is keras.layers.Dense or kernel_axes(layer.equation) is not None))
+            and (dense or kernel_axes(layer.equation) is not None))
 
 
 def _terms(layer: Any) -> tuple[str, str, str]:
     """Input, kernel and output of the equation; axes are counted from the end, so that what an
     ellipsis at the left stands for does not matter."""
-    if type(layer) is keras.layers.Dense:
+    if isinstance(layer, keras.layers.Dense):
         return "...a", "ab", "...b"
     left, _, output = layer.equation.replace(" ", "").partition("->")
     inputs, _, kernel = left.partition(",")
@@ -369,7 +370,7 @@ def _after(function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 def matrix_of(layer: Any, kernel: Array) -> Array:
     """A kernel as [inputs, outputs]."""
-    if type(layer) is keras.layers.Dense:
+    if isinstance(layer, keras.layers.Dense):
         return kernel
     summed, kept = kernel_axes(layer.equation) or ([], [])
     rows = int(np.prod([kernel.shape[axis] for axis in summed]))
@@ -378,7 +379,7 @@ def matrix_of(layer: Any, kernel: Array) -> Array:
 
 def kernel_from(layer: Any, matrix: Array, shape: tuple[int, ...]) -> Array:
     """The other way; shape: of the kernel."""
-    if type(layer) is keras.layers.Dense:
+    if isinstance(layer, keras.layers.Dense):
         return matrix
     summed, kept = kernel_axes(layer.equation) or ([], [])
     order = summed + kept
