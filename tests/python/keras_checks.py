@@ -456,6 +456,32 @@ def check_rules_and_reports():
         assert done.losses["refitted"] <= done.losses["pruned"]
 
 
+def check_data():
+    """Every spelling of the same examples is the same data."""
+    a, b = normal(12, 3), normal(12, 2)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return a[4 * i:4 * i + 4], b[4 * i:4 * i + 4]
+
+    read = sk._data.Data.read
+    for one in (a, (a, b), [(a[:5], b[:5]), (a[5:], b[5:])], iter([a[:6], a[6:]]), Batches(),
+                ops.convert_to_tensor(a)):
+        data = read(one)
+        assert data.count == 12 and np.array_equal(data.inputs, a), type(one)
+    for two in ([a, b], ([a, b], None), iter([[a[:5], b[:5]], [a[5:], b[5:]]])):
+        assert all(np.array_equal(x, y) for x, y in zip(read(two).inputs, (a, b)))
+    for named in ({"a": a, "b": b}, [{"a": a[:3], "b": b[:3]}, {"a": a[3:], "b": b[3:]}]):
+        assert np.array_equal(read(named).inputs["b"], b)
+    tune, held = read(a).split(0)
+    assert len(held) == 2 and sorted([*tune, *held]) == list(range(12))
+    raises(ValueError, "do not fit together", read, iter([a, {"a": a}]))
+    raises(ValueError, "holds no batches", read, 3)
+
+
 def check_errors():
     model, x = around(stock()), ids(32)
     before = [numpy(v) for v in model.weights]

@@ -36,9 +36,10 @@ def _is_one(data: Any) -> bool:
     """Arrays as they are, rather than something that yields batches of them."""
     if isinstance(data, Mapping):
         return True
-    if isinstance(data, (tuple, list)):
-        return bool(data) and all(hasattr(x, "shape") or isinstance(x, (Mapping, list))
-                                  for x in data)
+    if isinstance(data, tuple):
+        return bool(data) and (hasattr(data[0], "shape") or _is_one(data[0]))
+    if isinstance(data, list):
+        return bool(data) and all(hasattr(x, "shape") for x in data)
     return hasattr(data, "shape")
 
 
@@ -71,7 +72,9 @@ class Data:
         if _is_one(data):
             return cls(_arrays(data))
         try:
-            batches = [_arrays(item) for item in data]
+            items = (data if not isinstance(data, keras.utils.PyDataset)
+                     else (data[i] for i in range(len(data))))
+            batches = [_arrays(item) for item in items]
         except TypeError as reason:
             raise _bad(f"{type(data).__name__} holds no batches: {reason}") from None
         if not batches:
