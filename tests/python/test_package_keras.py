@@ -51,7 +51,7 @@ def environment(backend):
 
 def python(*words, backend="tensorflow"):
     return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True,
-                          timeout=600, env=environment(backend))
+                          timeout=3000, env=environment(backend))
 
 
 @pytest.fixture(scope="module")
