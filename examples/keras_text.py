@@ -111,8 +111,9 @@ def main(folder, out):
         import tensorflow
 
         done.model.export(os.path.join(out, "saved_model"), verbose=False)
-        served = tensorflow.saved_model.load(os.path.join(out, "saved_model")).serve(dev).numpy()
-        print(f"SavedModel: largest difference {np.abs(served - small).max():.1e}")
+        graph = tensorflow.saved_model.load(os.path.join(out, "saved_model"))
+        print("SavedModel: largest difference "
+              f"{np.abs(graph.serve(dev).numpy() - small).max():.1e}")
 
 
 if __name__ == "__main__":

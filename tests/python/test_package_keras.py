@@ -25,7 +25,8 @@ import sys
 sys.modules["sfq"] = None
 import numpy as np, tensorflow as tf
 data = np.load(sys.argv[2])
-y = tf.saved_model.load(sys.argv[1]).serve(data["x"]).numpy()
+model = tf.saved_model.load(sys.argv[1])
+y = model.serve(data["x"]).numpy()
 print(float(np.abs(y - data["y"]).max()), float(np.abs(data["y"]).max()))
 try:
     import sfq
