@@ -87,12 +87,13 @@ class PackedLayer(keras.layers.Layer):
             return ops.cast(codes[0], "float32")
         whole = None
         for width, plane in zip(how.planes, codes):
-            plane = ops.cast(plane, "int32")
-            parts = [ops.bitwise_and(ops.right_shift(plane, width * i), 2 ** width - 1)
+            parts = [plane if i == 0 else ops.right_shift(plane, _byte(width * i))
                      for i in range(8 // width)]
-            part = ops.concatenate(parts, axis=-1)[..., :how.columns]
-            whole = part if whole is None else whole * 2 ** width + part
-        return ops.cast(whole - 2 ** (self.bits - 1), "float32")
+            part = ops.bitwise_and(ops.concatenate(parts, axis=-1)[..., :how.columns],
+                                   _byte(2 ** width - 1))
+            whole = part if whole is None else ops.bitwise_or(
+                ops.left_shift(whole, _byte(width)), part)
+        return ops.cast(whole, "float32") - 2 ** (self.bits - 1)
 
     def dequantize(self) -> Any:
         """float32 [rows, columns]: the matrix that the layer multiplies with."""
@@ -113,6 +114,10 @@ class PackedLayer(keras.layers.Layer):
         config: dict[str, Any] = super().get_config()
         config.update(bits=self.bits, scale_dtype=self.scale_dtype)
         return config
+
+
+def _byte(value: int) -> Any:
+    return ops.convert_to_tensor(value, dtype="uint8")
 
 
 def _spread(scales: Any, axis: int, block: int, size: int) -> Any:
