@@ -295,6 +295,21 @@ def check_units_left_whole():
     assert set(left) == {"whole/o"} and "does not run on fewer" in left["whole/o"], left
 
 
+def check_grouped_queries():
+    """Heads that share keys and values stay, in a layer that takes two inputs; its matrices are
+    packed."""
+    inputs = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(WORDS, 32)(inputs)
+    y = layers.GroupQueryAttention(8, 4, 2, name="grouped")(x, value=x, use_causal_mask=True)
+    model = keras.Model(inputs, layers.Dense(2)(y))
+    groups, left = found(model)
+    assert "heads are not those" in left["grouped/attention_output"], (groups, left)
+    assert "attention_output" not in groups
+    done = sk.compress(model, bits=8, progress=False)
+    assert isinstance(done.model.get_layer("grouped"), sk.SfqBlock) and len(done.layers) == 6
+    assert relative(done.model(ids(8)), model(ids(8))) < 0.03
+
+
 def check_dead_units_go_without_a_trace():
     """Units that nothing reads are those that go, and the answers stay what they were."""
     for model, names in ((around(stock()), ("attention", "up", "down")), (around(Gated()), None)):

@@ -17,8 +17,7 @@ def check() -> None:
     if name not in ("tensorflow", "torch"):
         raise errors.UnsupportedError(
             f"sfq.keras.compress works on the TensorFlow and the torch backend, not on {name}: set "
-            "KERAS_BACKEND=tensorflow or torch before Keras is imported (packed layers run on any)",
-            "E_UNSUPPORTED")
+            "KERAS_BACKEND=tensorflow or torch before Keras is imported", "E_UNSUPPORTED")
 
 
 class Tape:
