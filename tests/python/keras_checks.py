@@ -466,6 +466,11 @@ def check_rules_and_reports():
     data = normal(40, 20, 16)
     done = sk.compress(model, data, prune=0.4, keep="first", steps=0, progress=False)
     assert "first" in done.left["second"] and "second" not in {p.name for p in done.pruned}
+    single = keras.Sequential([keras.Input((16,)), layers.Dense(64)])
+    done = sk.compress(single, normal(20, 16), steps=3, progress=False)
+    assert done.pruned == [] and done.losses["tuned"] <= done.losses["packed"]
+    raises(sfq.InfeasibleError, "no heads or neurons", sk.compress, single, normal(20, 16),
+           prune=0.2)
     for loss in ("mse", lambda a, b: ops.mean(ops.abs(a - b), axis=-1)):
         done = sk.compress(model, [(data, None)], prune=0.4, steps=2, loss=loss, progress=False)
         assert done.losses["refitted"] <= done.losses["pruned"]

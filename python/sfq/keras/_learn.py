@@ -113,6 +113,8 @@ class Lesson:
 
     def statistics(self, groups: list[Group], report: Report) -> list[Statistics]:
         """One pass of the model and back, on the part to learn from."""
+        if not groups:
+            return []
         sums = [_Sums(group) for group in groups]
         rng = np.random.default_rng(self._seed)
         done = 0

@@ -232,8 +232,10 @@ class Prober:
                 sides[key] = consumer
                 found.setdefault(key, []).append(producer)
         order = {key: i for i, key in enumerate(self._base.calls)}
-        groups = []
+        groups: list[Group] = []
         for key in sorted(found, key=lambda key: order[key[0]]):
+            if groups and groups[-1].consumer.layer is sides[key].layer:
+                continue  # one kernel is cut along one axis
             group = self._group(sides[key], found[key])
             reason = self._refused(group)
             if reason is None:
