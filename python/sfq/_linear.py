@@ -16,10 +16,11 @@ from ._native import Hooks, ProgressOption, call, ffi, lib
 @dataclass(frozen=True)
 class Layout:
     """How W [outputs, inputs] is packed: codes uint8 [panels, k_blocks, 128 * bits], scales
-    [panels, segments, 16 / share]."""
+    [panels, segments, 16 / share] for segments of segment_k inputs."""
 
     codes: tuple[int, int, int]
     scales: tuple[int, int, int]
+    segment_k: int
 
 
 @functools.lru_cache(maxsize=4096)
@@ -30,7 +31,8 @@ def layout(outputs: int, inputs: int, bits: int) -> Layout:
                                    "E_ARGUMENT")
     c = ffi.new("sfq_linear_layout *")
     call(lib.sfq_linear_layout_get, outputs, inputs, bits, c)
-    return Layout((c.panels, c.k_blocks, 128 * bits), (c.panels, c.segments, 16 // c.share))
+    return Layout((c.panels, c.k_blocks, 128 * bits), (c.panels, c.segments, 16 // c.share),
+                  c.segment_k)
 
 
 class Weight:
