@@ -5,6 +5,7 @@ runs these, too."""
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,8 @@ def run(root, tmp_path, monkeypatch):
 
 def own_bits(path, texts):
     """Bits per byte and perplexity per word by sfq.Model. As in the harness each text begins with
-    two begin-of-text tokens: the prefix, and the tokenizer's own, which is scored."""
+    two begin-of-text tokens: the prefix, and the tokenizer's own, which is scored. Words are what
+    lies between its spaces, be it nothing."""
     nats = 0.0
     with sfq.Model(path) as model:
         for text in texts:
@@ -57,7 +59,7 @@ def own_bits(path, texts):
             log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
             nats -= log_p[np.arange(len(ids)), ids].sum()
     return (nats / math.log(2) / sum(len(t.encode()) for t in texts),
-            math.exp(nats / sum(len(t.split()) for t in texts)))
+            math.exp(nats / sum(len(re.split(r"\s+", t)) for t in texts)))
 
 
 def own_scores(model, context, endings):

@@ -343,6 +343,9 @@ static void test_guard(void **state)
     sfq_compress_options o = options("out");
     sfq_compress_result r;
     o.max_drop = 1;
+    assert_true(sfq_pipeline_run(&o, &measure, &r, &err) != SFQ_OK); /* nothing to measure on */
+    assert_int_equal(f.calls, 0);
+    scratch_put(dir, "data/dev.jsonl", "{\"text\": \"fine\", \"label\": 1}\n");
     assert_fails(SFQ_E_GUARD, "a smaller --prune", sfq_pipeline_run(&o, &measure, &r, &err));
     assert_stages(&r,
                   "check baseline calibrate prune reconstruct distill fuse tune evaluate write");
@@ -373,7 +376,7 @@ static void test_baseline_is_remembered(void **state)
             assert_true(more < 10000);
         }
         if (changed)
-            scratch_put(dir, "data/dev.jsonl", "{\"text\": \"bad\", \"label\": 0}\n{}\n");
+            scratch_put(dir, "data/dev.jsonl", "{\"text\": \"bad\", \"label\": 0}\n");
         fake second = {.values = {0.5, 0.4}};
         measure.ud = &second;
         o.hooks = (sfq_hooks){0};
