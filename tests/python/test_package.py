@@ -412,7 +412,15 @@ def interrupt_at(count):
     return report
 
 
-def test_ctrl_c(models, tmp_path, novels):
+@pytest.fixture
+def ctrl_c():
+    """As in a terminal: a job in the background of a shell is born without Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c(models, tmp_path, novels, ctrl_c):
     """The call ends with KeyboardInterrupt, nothing is left, and everything works on."""
     with pytest.raises(KeyboardInterrupt):
         sfq.compress(models("novels-5m"), tmp_path / "o", prune=0, steps=0,
@@ -431,7 +439,8 @@ def test_ctrl_c(models, tmp_path, novels):
 
 
 SCRIPT = """
-import os, sys, sfq
+import os, signal, sys, sfq
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     sfq.compress(sys.argv[1], sys.argv[2], prune=0.2, steps=400, calib_tokens=8192,
                  text=sys.argv[3], minutes=0,
