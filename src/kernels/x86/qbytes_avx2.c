@@ -9,8 +9,6 @@
 #include "kernels/x86/qbytes_avx2.h"
 #include "kernels/x86/unpack_avx2.h"
 
-#include <string.h>
-
 #define CHECK_RUN(bits)                                                             \
     _Static_assert(SFQ_ROWS_##bits % SFQ_RUN_##bits == 0 &&                         \
                        SFQ_RUN_##bits * 2 * ((1 << (bits)) - 1) * 127 <= INT16_MAX, \
@@ -39,14 +37,6 @@ bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
     return _mm256_testz_si256(beyond, beyond);
 }
 
-/* The four activations of row r in every 32-bit lane. */
-SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
-{
-    int32_t four;
-    memcpy(&four, a + 4 * r, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
 /* One row: products of mr tokens, set in sum or added to it. */
 SFQ_INLINE void tile_row(__m256i (*sum)[2], const uint8_t *w, const int8_t *a, size_t lda, size_t r,
                          const bool set, const int mr)
@@ -54,7 +44,7 @@ SFQ_INLINE void tile_row(__m256i (*sum)[2], const uint8_t *w, const int8_t *a, s
     const __m256i lo = sfq_avx2_row(w, r), hi = sfq_avx2_row(w + HALF, r);
     SFQ_UNROLL
     for (int i = 0; i < mr; i++) {
-        const __m256i x = quad(a + (size_t)i * lda, r);
+        const __m256i x = sfq_avx2_quad(a + (size_t)i * lda, r);
         const __m256i y0 = _mm256_maddubs_epi16(lo, x), y1 = _mm256_maddubs_epi16(hi, x);
         if (set) {
             sum[i][0] = y0;
@@ -102,10 +92,10 @@ SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const 
             SFQ_UNROLL
             for (int h = 0; h < 2; h++) {
                 const uint8_t *half = w + h * HALF;
-                __m256i sum = _mm256_maddubs_epi16(sfq_avx2_row(half, r), quad(token, r));
+                __m256i sum = _mm256_maddubs_epi16(sfq_avx2_row(half, r), sfq_avx2_quad(token, r));
                 if (run == 2)
-                    sum = _mm256_add_epi16(
-                        sum, _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1), quad(token, r + 1)));
+                    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1),
+                                                                     sfq_avx2_quad(token, r + 1)));
                 SFQ_ADD_EPI32(total[i][h], _mm256_madd_epi16(sum, ones));
             }
         }

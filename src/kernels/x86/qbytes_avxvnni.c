@@ -10,17 +10,7 @@
 #include "kernels/x86/qbytes_avxvnni.h"
 #include "kernels/x86/unpack_avx2.h"
 
-#include <string.h>
-
 enum { HALF = 32, AHEAD = 2048, TILE_M = 6, PLANES_M = 3 };
-
-/* The four activations of row r in every 32-bit lane. */
-SFQ_INLINE __m256i quad(const int8_t *a, size_t r)
-{
-    int32_t four;
-    memcpy(&four, a + 4 * r, sizeof four);
-    return _mm256_set1_epi32(four);
-}
 
 /* acc[mr][16] += `rows` rows of bytes times the activations of mr tokens. `stream`: the codes come
  * from memory and are read for the first time. */
@@ -40,7 +30,7 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t
             _mm_prefetch((const char *)w + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
         SFQ_UNROLL
         for (int i = 0; i < mr; i++) {
-            const __m256i x = quad(a + (size_t)i * lda, r);
+            const __m256i x = sfq_avx2_quad(a + (size_t)i * lda, r);
             SFQ_DPBUSD_YMM(sum[i][0], lo, x);
             SFQ_DPBUSD_YMM(sum[i][1], hi, x);
         }
@@ -100,7 +90,7 @@ SFQ_INLINE void planes_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const
             const int8_t *token = a + (size_t)i * lda;
             SFQ_UNROLL
             for (size_t h = 0; h < 2; h++) {
-                const __m256i x = quad(token, 2 * r + h);
+                const __m256i x = sfq_avx2_quad(token, 2 * r + h);
                 SFQ_DPBUSD_YMM(sum[i][2 * h], w0, x);
                 SFQ_DPBUSD_YMM(sum[i][2 * h + 1], w1, x);
             }

@@ -8,25 +8,16 @@
 #include "kernels/x86/qrow.h"
 #include "kernels/x86/unpack_avx2.h"
 
-#include <string.h>
-
-SFQ_INLINE __m256i quad_bytes(const int8_t *a, size_t r)
-{
-    int32_t four;
-    memcpy(&four, a + 4 * r, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
 SFQ_INLINE __m256i dot_rows(__m256i acc, const __m256i *rows, const int8_t *a, const size_t count,
                             const size_t run)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     SFQ_UNROLL
     for (size_t r = 0; r < count; r += run) {
-        __m256i sum = _mm256_maddubs_epi16(rows[r], quad_bytes(a, r));
+        __m256i sum = _mm256_maddubs_epi16(rows[r], sfq_avx2_quad(a, r));
         SFQ_UNROLL
         for (size_t i = 1; i < run; i++)
-            SFQ_ADD_EPI16(sum, _mm256_maddubs_epi16(rows[r + i], quad_bytes(a, r + i)));
+            SFQ_ADD_EPI16(sum, _mm256_maddubs_epi16(rows[r + i], sfq_avx2_quad(a, r + i)));
         SFQ_ADD_EPI32(acc, _mm256_madd_epi16(sum, ones));
     }
     return acc;

@@ -3,8 +3,6 @@
 #include "kernels/x86/qrow.h"
 #include "kernels/x86/unpack_avx2.h"
 
-#include <string.h>
-
 /* Nothing has to be widened on the way. */
 enum {
     SFQ_RUN_2 = 0,
@@ -21,11 +19,8 @@ SFQ_INLINE __m256i dot_rows(__m256i sum, const __m256i *rows, const int8_t *a, c
 {
     (void)run;
     SFQ_UNROLL
-    for (size_t r = 0; r < count; r++) {
-        int32_t four;
-        memcpy(&four, a + 4 * r, sizeof four);
-        SFQ_DPBUSD_YMM(sum, rows[r], _mm256_set1_epi32(four));
-    }
+    for (size_t r = 0; r < count; r++)
+        SFQ_DPBUSD_YMM(sum, rows[r], sfq_avx2_quad(a, r));
     return sum;
 }
 

@@ -6,12 +6,22 @@
 #include "kernels/x86/avx2.h"
 #include "tensor/cluster.h"
 
+#include <string.h>
+
 /* `blocks` packed blocks of 2..8 bits to 8-bit blocks, 1024 bytes each. dst 32-byte aligned. */
 void sfq_unpack_blocks_avx2(uint8_t *dst, const uint8_t *src, int bits, size_t blocks);
 
 SFQ_INLINE __m256i sfq_avx2_row(const uint8_t *stored, size_t r)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)(stored + r * SFQ_ROW_BYTES));
+}
+
+/* The four activations of row r in every 32-bit lane. */
+SFQ_INLINE __m256i sfq_avx2_quad(const int8_t *a, size_t r)
+{
+    int32_t four;
+    memcpy(&four, a + 4 * r, sizeof four);
+    return _mm256_set1_epi32(four);
 }
 
 /* (v >> shift) & mask in every byte */
