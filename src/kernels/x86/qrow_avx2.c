@@ -23,15 +23,6 @@ SFQ_INLINE __m256i dot_rows(__m256i acc, const __m256i *rows, const int8_t *a, c
     return acc;
 }
 
-#define CHECK_RUN(bits) \
-    _Static_assert(SFQ_RUN_##bits * 2 * ((1 << (bits)) - 1) * 128 <= INT16_MAX, "sum in 16 bits")
-CHECK_RUN(2);
-CHECK_RUN(3);
-CHECK_RUN(4);
-CHECK_RUN(5);
-CHECK_RUN(6);
-CHECK_RUN(7);
-
 #define QROW_NAME sfq_qrow_bytes_avx2
 #define QROW_NO_8
 #include "kernels/x86/qrow_template.h"
