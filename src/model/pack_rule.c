@@ -1,14 +1,14 @@
 /* model/pack_rule.c - see pack_rule.h. */
 #include "model/pack_rule.h"
 
-/* Activations are rounded per token and segment at run time. Outputs of attention and of the MLP's
- * activation have the longest tails, so o and down always read 12 bits; the other matrices do where
- * their own weights are finer than what 8-bit activations would add (measured: docs/METHOD.md). */
-static int activation_rule(sfq_role role, int bits)
+/* Activations are rounded per token and segment at run time. 8 bits are one byte product, wider ones
+ * are two: these are for those whom 8 bits cost most (measured: docs/METHOD.md). Down of a language
+ * model, whose inputs have long tails (products, behind gates); and its head where the weights are
+ * fine, which reads one row a sequence and so takes no time. */
+static int activation_rule(sfq_role role, bool causal, int bits)
 {
-    if (role == SFQ_ROLE_O || role == SFQ_ROLE_DOWN)
-        return 12;
-    return bits >= 7 ? 12 : 8;
+    bool head = role == SFQ_ROLE_LM_HEAD || role == SFQ_ROLE_WORD_EMBEDDING; /* tied */
+    return causal && (role == SFQ_ROLE_DOWN || (head && bits >= 7)) ? 12 : 8;
 }
 
 /* A matrix whose padded codes and scales would be no smaller than 16 bits a weight stays dense: a
@@ -28,8 +28,8 @@ sfq_status sfq_pack_check(int activation_bits, sfq_error *err)
                     activation_bits, SFQ_ACTIVATION_BITS_MIN, SFQ_ACTIVATION_BITS_MAX);
 }
 
-sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *m, int bits,
-                           int activation_bits, sfq_error *err)
+sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *m, bool causal,
+                           int bits, int activation_bits, sfq_error *err)
 {
     *packed = false;
     if (!sfq_role_is_matrix(m->role) || m->role == SFQ_ROLE_CLASSIFIER || m->k == 0)
@@ -40,6 +40,7 @@ sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module
     *packed = worth_packing(&spec->cluster, bits);
     spec->name = m->name;
     spec->bits = bits;
-    spec->activation_bits = activation_bits > 0 ? activation_bits : activation_rule(m->role, bits);
+    spec->activation_bits =
+        activation_bits > 0 ? activation_bits : activation_rule(m->role, causal, bits);
     return SFQ_OK;
 }

@@ -8,9 +8,9 @@
 /* ARGUMENT where the activation bits that were asked for are neither 0 (the rule) nor 8..14. */
 sfq_status sfq_pack_check(int activation_bits, sfq_error *err);
 /* Whether `bits` (2..8) make of the module a packed matrix, and which; *packed false: it stays
- * dense. activation_bits 0: by role and bits. spec->name is the module's own. LIMIT where a size
- * overflows. */
-sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *module, int bits,
-                           int activation_bits, sfq_error *err);
+ * dense. causal: of a language model. activation_bits 0: by that, role and bits. spec->name is the
+ * module's own. LIMIT where a size overflows. */
+sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module *module,
+                           bool causal, int bits, int activation_bits, sfq_error *err);
 
 #endif

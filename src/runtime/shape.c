@@ -199,7 +199,7 @@ static sfq_status describe_packed(sfq_shape_model *s, const sfq_modules *modules
         sfq_packed_spec *spec = &info->packed[info->packed_count];
         bool packed = false;
         int bits = sfq_role_is_embedding(m->role) ? o->embedding_bits : o->bits;
-        SFQ_TRY(sfq_pack_choose(spec, &packed, m, bits, o->activation_bits, err));
+        SFQ_TRY(sfq_pack_choose(spec, &packed, m, s->arch->causal, bits, o->activation_bits, err));
         char *name = packed ? sfq_mem_strdup(m->name) : NULL;
         spec->name = name;
         if (packed && name == NULL)

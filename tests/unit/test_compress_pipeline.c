@@ -492,13 +492,13 @@ static void test_preflight(void **state)
 }
 
 /* Activation bits of a matrix; 0: it stays dense. */
-static int activation_bits(sfq_role role, int bits, int asked)
+static int activation_bits(sfq_role role, bool causal, int bits, int asked)
 {
     static char name[] = "m";
     sfq_module m = {.name = name, .role = role, .n = 64, .k = 640};
     sfq_packed_spec spec;
     bool packed;
-    assert_ok(sfq_pack_choose(&spec, &packed, &m, bits, asked, &err));
+    assert_ok(sfq_pack_choose(&spec, &packed, &m, causal, bits, asked, &err));
     return packed ? spec.activation_bits : 0;
 }
 
@@ -507,18 +507,23 @@ static void test_activation_bits(void **state)
 {
     (void)state;
     for (int bits = 2; bits <= 8; bits++)
-        for (int i = 0; i < SFQ_ROLE_COUNT; i++) {
-            const sfq_role role = (sfq_role)i;
-            int width = activation_bits(role, bits, 0);
+        for (int i = 0; i < 2 * SFQ_ROLE_COUNT; i++) {
+            const sfq_role role = (sfq_role)(i / 2);
+            const bool causal = i % 2;
+            int width = activation_bits(role, causal, bits, 0);
             if (width == 0)
                 continue;
             assert_in_range(width, SFQ_ACTIVATION_BITS_MIN, SFQ_ACTIVATION_BITS_MAX);
-            assert_true(bits == 8 || width <= activation_bits(role, bits + 1, 0));
-            assert_int_equal(activation_bits(role, bits, 9), 9);
+            assert_true(bits == 8 || width <= activation_bits(role, causal, bits + 1, 0));
+            assert_int_equal(activation_bits(role, causal, bits, 9), 9);
         }
-    assert_int_equal(activation_bits(SFQ_ROLE_UP, 8, 0), 12);
-    assert_int_equal(activation_bits(SFQ_ROLE_UP, 4, 0), 8);
-    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, 4, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_UP, true, 8, 0), 8);
+    assert_int_equal(activation_bits(SFQ_ROLE_O, true, 8, 0), 8);
+    assert_int_equal(activation_bits(SFQ_ROLE_LM_HEAD, true, 8, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_WORD_EMBEDDING, true, 7, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_LM_HEAD, true, 6, 0), 8);
+    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, true, 4, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, false, 8, 0), 8);
     assert_fails(SFQ_E_ARGUMENT, "8 to 14", sfq_pack_check(7, &err));
     assert_fails(SFQ_E_ARGUMENT, "8 to 14", sfq_pack_check(15, &err));
 }
