@@ -65,7 +65,8 @@ static sfq_status decide(sfq_plan_tensor *t, const sfq_source *s, sfq_rules *rul
     SFQ_TRY(sfq_rules_bits(rules, t->source->name, bits, &bits, err));
     if (bits == 16)
         return SFQ_OK;
-    SFQ_TRY(sfq_pack_choose(&t->spec, &t->packed, m, s->arch->causal, bits, o->activation_bits, err));
+    SFQ_TRY(
+        sfq_pack_choose(&t->spec, &t->packed, m, s->arch->causal, bits, o->activation_bits, err));
     t->feedback = t->packed && sfq_feedback_norm(s, m) != NULL;
     return SFQ_OK;
 }

@@ -1,10 +1,10 @@
 /* model/pack_rule.c - see pack_rule.h. */
 #include "model/pack_rule.h"
 
-/* Activations are rounded per token and segment at run time. 8 bits are one byte product, wider ones
- * are two: these are for those whom 8 bits cost most (measured: docs/METHOD.md). Down of a language
- * model, whose inputs have long tails (products, behind gates); and its head where the weights are
- * fine, which reads one row a sequence and so takes no time. */
+/* Activations are rounded per token and segment at run time. 8 bits are one byte product, wider
+ * ones are two: these are for those whom 8 bits cost most (measured: docs/METHOD.md). Down of a
+ * language model, whose inputs have long tails (products, behind gates); and its head where the
+ * weights are fine, which reads one row a sequence and so takes no time. */
 static int activation_rule(sfq_role role, bool causal, int bits)
 {
     bool head = role == SFQ_ROLE_LM_HEAD || role == SFQ_ROLE_WORD_EMBEDDING; /* tied */
