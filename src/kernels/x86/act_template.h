@@ -22,19 +22,13 @@ SFQ_INLINE vec gelu_tanh(vec x)
     return v_div(x, v_add(v_set1(1.0f), v_exp(u)));
 }
 
-SFQ_INLINE vec gelu(vec x)
-{
-    vec z = v_mul(x, v_set1(0.707106781f));
-    return v_mul(v_mul(x, v_set1(0.5f)), v_one_plus_erf(z));
-}
-
 SFQ_INLINE vec activate(const sfq_activation kind, vec x)
 {
     switch (kind) {
     case SFQ_ACT_SILU:
         return sigmoid_times(x, 1.0f);
     case SFQ_ACT_GELU:
-        return gelu(x);
+        return v_gelu(x);
     case SFQ_ACT_GELU_TANH:
         return gelu_tanh(x);
     case SFQ_ACT_RELU:

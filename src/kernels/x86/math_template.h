@@ -50,6 +50,54 @@ SFQ_INLINE vec v_tanh(vec x)
     return v_or(y, v_and(v_set1(-0.0f), x)); /* the sign of x */
 }
 
+#ifdef V_TABLES
+
+/* erf(size / sqrt 2) for size >= 0: around each multiple of 0.4 a polynomial in 2.5 size less that
+ * multiple; from 5.8 on 1. The errors are those of the leading coefficient's rounding, 3.3e-8. */
+SFQ_INLINE vec v_erf_root_half(vec size)
+{
+    static const float c[6][16] = {
+        {5.14605546e-11f, 0.310843468f, 0.576289177f, 0.769860685f, 0.890401423f, 0.954499722f,
+         0.983604908f, 0.994889736f, 0.998625696f, 0.999681771f, 0.99993664f, 0.999989152f,
+         0.999998391f, 0.999999821f, 1.0f, 1.0f},
+        {0.319153816f, 0.294616103f, 0.231753245f, 0.155348852f, 0.0887366682f, 0.0431927703f,
+         0.0179156214f, 0.00633235974f, 0.00190727029f, 0.00048952183f, 0.000107064428f,
+         1.99540955e-05f, 3.16907949e-06f, 4.28893202e-07f, 4.94630648e-08f, 0.0f},
+        {1.55365115e-07f, -0.0235685036f, -0.0370796882f, -0.0372834727f, -0.0283960178f,
+         -0.0172774959f, -0.00859970227f, -0.00354613992f, -0.00122060045f, -0.000352408591f,
+         -8.56275146e-05f, -1.75508249e-05f, -3.0398503e-06f, -4.4549887e-07f, -5.52993917e-08f,
+         0.0f},
+        {-0.00851199776f, -0.0065992563f, -0.00222494057f, 0.00182255858f, 0.00369134569f,
+         0.00345544983f, 0.00227415678f, 0.00115506118f, 0.00046995774f, 0.000156118171f,
+         4.28194799e-05f, 9.7664597e-06f, 1.86153056e-06f, 2.9755401e-07f, 3.99904962e-08f, 0.0f},
+        {4.18181526e-06f, 0.000884100795f, 0.00115793117f, 0.000772842497f, 0.000169623498f,
+         -0.000226232078f, -0.000314300269f, -0.000228654695f, -0.000118397518f, -4.73068285e-05f,
+         -1.51002978e-05f, -3.92269203e-06f, -8.38715209e-07f, -1.48699527e-07f, -2.19753264e-08f,
+         0.0f},
+        {0.000198713227f, 0.000128851083f, -2.05400611e-05f, -0.000116834228f, -0.000109245775f,
+         -4.62619028e-05f, 5.730873e-06f, 2.32785369e-05f, 1.8844541e-05f, 9.77758373e-06f,
+         3.7647153e-06f, 1.13404587e-06f, 2.74305194e-07f, 5.40887761e-08f, 8.77945627e-09f, 0.0f},
+    };
+    const vec whole = v_set1(0x1.8p23f), steps = v_set1(2.5f);
+    vec bounded = v_min(v_set1(6.1f), size); /* gives size for NaN */
+    vec i = v_fma(bounded, steps, whole);
+    vec t = v_fma(bounded, steps, v_sub(whole, i));
+    vec p = v_pick(c[5], i);
+    SFQ_UNROLL
+    for (int d = 4; d >= 0; d--)
+        p = v_fma(p, t, v_pick(c[d], i));
+    return p;
+}
+
+/* x/2 (1 + erf(x / sqrt 2)); exactly x or 0 from 5.8 on. */
+SFQ_INLINE vec v_gelu(vec x)
+{
+    const vec half = v_set1(0.5f), size = v_abs(x);
+    return v_fma(v_mul(size, half), v_erf_root_half(size), v_mul(x, half));
+}
+
+#else
+
 /* 1 + erf(z): 1 + z P(z^2) below 1; above, erfc(|z|) = e^-R(|z|) is taken itself or from 2, so that
  * nothing cancels for z < -1. Beyond 4.25 erfc counts as 0 (it is below 2e-9). */
 SFQ_INLINE vec v_one_plus_erf(vec z)
@@ -70,5 +118,13 @@ SFQ_INLINE vec v_one_plus_erf(vec z)
     vec large = v_choose(v_negative(z), tail, v_sub(v_set1(2.0f), tail));
     return v_choose(v_less(size, one), small, large);
 }
+
+SFQ_INLINE vec v_gelu(vec x)
+{
+    vec z = v_mul(x, v_set1(0.707106781f));
+    return v_mul(v_mul(x, v_set1(0.5f)), v_one_plus_erf(z));
+}
+
+#endif
 
 #endif
