@@ -218,7 +218,7 @@ typedef struct sfq_bench_result {
     double latency_seconds;           /* of the whole prompt; encoders: of the whole batch */
     uint64_t peak_rss_bytes;          /* beside the models that were already open */
     double bytes_per_token;      /* weights and KV read per decoded token (encoders: per token) */
-    double read_bandwidth_share; /* of the probed bandwidth at the same threads; beyond 1: caches */
+    double read_bandwidth_share; /* of the bandwidth probed beside each round; beyond 1: caches */
     double multiply_share;       /* of the probed peak of the model's number type, in prefill */
     double products_per_mac;     /* 1..2: activations of more than 8 bits take two byte products */
     const char *multiply_peak_isa, *multiply_peak_type; /* which peak; static, NULL: none */

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 
 enum { MAX_ROUNDS = 1000, MAX_BATCH = 4096, TOKEN_STREAM = 0xbe9c };
+static const double SAMPLE_SECONDS = 0.5; /* of rounds between two samples of the roofs */
 
 static void close_model(sfq_bench_model *m)
 {
@@ -273,33 +274,60 @@ static sfq_status check_options(const sfq_bench_options *o, size_t count, sfq_er
 }
 
 static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_bench_options *o,
-                             sfq_error *err)
+                             sfq_meter *meter, const sfq_bench_roofs *roofs, sfq_error *err)
 {
-    uint64_t total = (uint64_t)o->rounds * count;
-    for (int round = -1; round < o->rounds; round++) {
+    const uint64_t total = (uint64_t)o->rounds * count;
+    size_t samples = 0;
+    double sampled = 0;
+    for (size_t i = 0; i < count; i++)
+        SFQ_TRY(run_round(&models[i], -1, &o->hooks, err));
+    for (int round = 0; round < o->rounds; round++) {
+        if (round == 0 || sfq_clock_seconds() - sampled >= SAMPLE_SECONDS) {
+            sfq_meter_sample(meter, &roofs->sample[samples++]);
+            sampled = sfq_clock_seconds();
+        }
+        roofs->before[round] = samples - 1;
         for (size_t i = 0; i < count; i++) {
             SFQ_TRY(run_round(&models[i], round, &o->hooks, err));
-            if (round >= 0)
-                sfq_hooks_progress(&o->hooks, "bench", 1, 1, (uint64_t)round * count + i + 1, total,
-                                   "rounds");
+            sfq_hooks_progress(&o->hooks, "bench", 1, 1, (uint64_t)round * count + i + 1, total,
+                               "rounds");
         }
     }
+    sfq_meter_sample(meter, &roofs->sample[samples]);
+    return SFQ_OK;
+}
+
+static sfq_status run_metered(sfq_bench_model *models, size_t count, const sfq_bench_options *o,
+                              const sfq_bench_roofs *roofs, sfq_bench_result *results,
+                              sfq_error *err)
+{
+    sfq_meter *meter = NULL;
+    sfq_isa cap = SFQ_ISA_COUNT;
+    SFQ_TRY(sfq_isa_from_env(&cap, err));
+    SFQ_TRY(sfq_meter_open(&meter, models[0].engine->pool, cap, err));
+    sfq_status status = run_rounds(models, count, o, meter, roofs, err);
+    sfq_meter_close(&meter);
+    SFQ_TRY(status);
+    for (size_t i = 0; i < count; i++)
+        SFQ_TRY(sfq_bench_summarize(&models[i], (size_t)o->rounds, roofs, &results[i], err));
     return SFQ_OK;
 }
 
 static sfq_status measure(sfq_bench_model *models, const sfq_bench_subject *subjects, size_t count,
                           const sfq_bench_options *o, sfq_bench_result *results, sfq_error *err)
 {
-    sfq_probe_result probe;
-    sfq_isa cap = SFQ_ISA_COUNT;
-    SFQ_TRY(sfq_isa_from_env(&cap, err));
+    const size_t rounds = (size_t)o->rounds;
+    sfq_bench_roofs roofs = {0};
     SFQ_TRY(check_shapes(subjects, count, o, err));
     SFQ_TRY(open_all(models, subjects, count, o, results, err));
-    SFQ_TRY(sfq_probe_machine(models[0].engine->pool, cap, &probe, err));
-    SFQ_TRY(run_rounds(models, count, o, err));
-    for (size_t i = 0; i < count; i++)
-        SFQ_TRY(sfq_bench_summarize(&models[i], (size_t)o->rounds, &probe, &results[i], err));
-    return SFQ_OK;
+    roofs.sample = SFQ_NEW_ARRAY(sfq_probe_result, rounds + 1);
+    roofs.before = SFQ_NEW_ARRAY(size_t, rounds);
+    sfq_status status = roofs.sample == NULL || roofs.before == NULL
+                            ? sfq_fail_memory(err, rounds * sizeof *roofs.sample, "benchmark")
+                            : run_metered(models, count, o, &roofs, results, err);
+    sfq_mem_free(roofs.sample);
+    sfq_mem_free(roofs.before);
+    return status;
 }
 
 sfq_status sfq_bench_subjects(const sfq_bench_subject *subjects, size_t count,

@@ -14,7 +14,13 @@ typedef struct sfq_bench_subject {
 sfq_status sfq_bench_subjects(const sfq_bench_subject *subjects, size_t count,
                               const sfq_bench_options *options, sfq_bench_result *results,
                               const char **isa, int *threads, sfq_error *err);
-/* Every level that the host has, up to `max`. */
+/* The roofs of the moment, to be sampled beside what is measured under them: on machines that are
+ * shared both move. Holds up to 1 GB to read. */
+typedef struct sfq_meter sfq_meter;
+sfq_status sfq_meter_open(sfq_meter **out, sfq_pool *pool, sfq_isa max, sfq_error *err);
+void sfq_meter_sample(sfq_meter *m, sfq_probe_result *out); /* all but one thread's reading */
+void sfq_meter_close(sfq_meter **m);
+/* Once and for longer: every level that the host has, up to `max`. */
 sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err);
 
 #endif

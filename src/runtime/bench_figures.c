@@ -86,46 +86,94 @@ static bool is_byte_level(const char *isa)
     return strcmp(isa, "avxvnni") == 0 || strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "amx") == 0;
 }
 
-/* The highest peak of the levels that the kernels in use may take. */
-static const sfq_probe_peak *find_peak(const sfq_bench_model *m, const sfq_probe_result *probe)
+/* The highest peak of the levels that the kernels in use may take; peak_count: none. */
+static int find_peak(const sfq_bench_model *m, const sfq_probe_result *probe)
 {
     const char *type = number_type(m);
-    const sfq_probe_peak *best = NULL;
+    int best = probe->peak_count;
     for (int i = 0; i < probe->peak_count; i++) {
         const sfq_probe_peak *p = &probe->peaks[i];
         bool built = false;
         for (int isa = 0; isa <= (int)m->engine->kernels->isa; isa++)
             built = built || strcmp(p->isa, sfq_isa_name((sfq_isa)isa)) == 0;
         if (built && peak_serves(p, type) &&
-            (best == NULL || p->macs_per_second > best->macs_per_second))
-            best = p;
+            (best == probe->peak_count || p->macs_per_second > probe->peaks[best].macs_per_second))
+            best = i;
     }
     return best;
 }
 
-static void share_peak(const sfq_bench_model *m, const sfq_probe_result *probe,
-                       sfq_bench_result *result)
+/* ---- shares ---------------------------------------------------------------------------------- */
+
+/* Each round's rate by the higher of the roofs before and behind it; the median. `roof` reads one
+ * of a sample. */
+static sfq_status median_share(const double *rate, size_t rounds, const sfq_bench_roofs *roofs,
+                               double (*roof)(const sfq_probe_result *sample, int which), int which,
+                               double *share, sfq_error *err)
 {
-    const sfq_probe_peak *peak = find_peak(m, probe);
+    double *shares = SFQ_NEW_ARRAY(double, rounds);
+    if (shares == NULL)
+        return sfq_fail_memory(err, rounds * sizeof *shares, "benchmark");
+    for (size_t i = 0; i < rounds; i++) {
+        const sfq_probe_result *near = &roofs->sample[roofs->before[i]];
+        double before = roof(near, which), behind = roof(near + 1, which);
+        shares[i] = rate[i] / (before > behind ? before : behind);
+    }
+    *share = sfq_quantile(shares, rounds, 0.5);
+    sfq_mem_free(shares);
+    return SFQ_OK;
+}
+
+static double roof_read(const sfq_probe_result *sample, int which)
+{
+    (void)which;
+    return sample->read_bytes_per_second;
+}
+
+static double roof_peak(const sfq_probe_result *sample, int which)
+{
+    return sample->peaks[which].macs_per_second;
+}
+
+static sfq_status share_read(const sfq_bench_model *m, size_t rounds, const sfq_bench_roofs *roofs,
+                             sfq_bench_result *result, sfq_error *err)
+{
+    SFQ_TRY(median_share(m->generate > 0 ? m->decode : m->prefill, rounds, roofs, roof_read, 0,
+                         &result->read_bandwidth_share, err));
+    result->bytes_per_token = bytes_per_token(m);
+    result->read_bandwidth_share *= result->bytes_per_token;
+    return SFQ_OK;
+}
+
+static sfq_status share_peak(const sfq_bench_model *m, size_t rounds, const sfq_bench_roofs *roofs,
+                             sfq_bench_result *result, sfq_error *err)
+{
+    const sfq_probe_result *first = &roofs->sample[0];
+    int which = find_peak(m, first);
     sfq_products products = count_products(m);
     result->products_per_mac = 1;
-    double seconds = (double)m->batch * (double)m->prompt / result->prefill_tokens_per_second;
-    if (peak == NULL || !(products.macs > 0))
-        return;
+    if (which == first->peak_count || !(products.macs > 0))
+        return SFQ_OK;
+    const sfq_probe_peak *peak = &first->peaks[which];
     result->multiply_peak_isa = peak->isa;
     result->multiply_peak_type = peak->type;
-    result->multiply_share = products.macs / seconds / peak->macs_per_second;
+    SFQ_TRY(
+        median_share(m->prefill, rounds, roofs, roof_peak, which, &result->multiply_share, err));
+    result->multiply_share *= products.macs / ((double)m->batch * (double)m->prompt);
     if (is_byte_level(peak->isa))
         result->products_per_mac = products.byte_products / products.macs;
+    return SFQ_OK;
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
-sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_probe_result *probe,
+sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_bench_roofs *roofs,
                                sfq_bench_result *result, sfq_error *err)
 {
     sfq_model_info info;
     SFQ_TRY(sfq_engine_info(m->engine, &info, err));
+    SFQ_TRY(share_read(m, rounds, roofs, result, err)); /* before medians put rounds in order */
+    SFQ_TRY(share_peak(m, rounds, roofs, result, err));
     result->load_seconds = m->engine->load_seconds;
     result->prefill_tokens_per_second = sfq_quantile(m->prefill, rounds, 0.5);
     result->decode_tokens_per_second = sfq_quantile(m->decode, rounds, 0.5);
@@ -133,10 +181,5 @@ sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_prob
                               result->prefill_tokens_per_second;
     result->bits = info.bits_per_parameter;
     result->bytes = info.bytes;
-    double rate =
-        m->generate > 0 ? result->decode_tokens_per_second : result->prefill_tokens_per_second;
-    result->bytes_per_token = bytes_per_token(m);
-    result->read_bandwidth_share = result->bytes_per_token * rate / probe->read_bytes_per_second;
-    share_peak(m, probe, result);
     return SFQ_OK;
 }

@@ -16,8 +16,14 @@ typedef struct sfq_bench_model {
     double *prefill, *decode;       /* [rounds] tokens per second */
 } sfq_bench_model;
 
+/* The roofs from time to time: a sample before the first round and one behind the last at least. */
+typedef struct sfq_bench_roofs {
+    sfq_probe_result *sample; /* [rounds + 1] */
+    size_t *before;           /* [rounds]: the sample last taken; the next one came behind */
+} sfq_bench_roofs;
+
 /* The figures of a model whose rounds are done. */
-sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_probe_result *probe,
+sfq_status sfq_bench_summarize(sfq_bench_model *m, size_t rounds, const sfq_bench_roofs *roofs,
                                sfq_bench_result *result, sfq_error *err);
 
 #endif

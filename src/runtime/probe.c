@@ -13,7 +13,7 @@
 #define READ_BYTES_MIN ((size_t)16 << 20)
 #define READ_GRAIN ((size_t)1 << 16)
 
-enum { READ_SLICES = 4, READ_PASSES = 3, STREAMS_MAX = 8, PEAK_PASSES = 24 };
+enum { READ_SLICES = 4, READ_PASSES = 3, STREAMS_MAX = 8, PEAK_PASSES = 24, SAMPLE_PASSES = 4 };
 static const double PEAK_SECONDS = 2e-3; /* of a pass: some fall between other programs' turns */
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -48,6 +48,14 @@ static void read_range(void *ctx, size_t begin, size_t end, int worker)
         p->sums[worker] += sum[i][0] + sum[i][1] + sum[i][2] + sum[i][3];
 }
 
+struct sfq_meter {
+    sfq_pool *pool;
+    sfq_isa max;
+    char *data;
+    size_t bytes;
+    sfq_read_probe read; /* the best way of all threads together */
+};
+
 static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
 {
     p->data = data;
@@ -56,12 +64,12 @@ static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, siz
     return (double)bytes / (sfq_clock_seconds() - begin);
 }
 
-/* Every way on a slice that the last one did not touch, then the best way on everything. */
-static double best_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
+/* Every way on a slice that the last one did not touch; *p is left with the best. */
+static void choose_way(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
 {
     static const size_t streams[] = {1, 2, 4, STREAMS_MAX}, ahead[] = {0, 1024, 2048, 4096};
     size_t slice = bytes / READ_SLICES / READ_GRAIN * READ_GRAIN, used = 0;
-    sfq_read_probe best = {.streams = 1};
+    size_t best_streams = 1, best_ahead = 0;
     double rate = 0;
     for (size_t s = 0; s < sizeof streams / sizeof *streams; s++)
         for (size_t a = 0; a < sizeof ahead / sizeof *ahead; a++) {
@@ -70,13 +78,18 @@ static double best_read(sfq_pool *pool, sfq_read_probe *p, const char *data, siz
             double r = time_read(pool, p, data + used++ % READ_SLICES * slice, slice);
             if (r > rate) {
                 rate = r;
-                best.streams = p->streams;
-                best.ahead = p->ahead;
+                best_streams = p->streams;
+                best_ahead = p->ahead;
             }
         }
-    p->streams = best.streams;
-    p->ahead = best.ahead;
-    rate = 0;
+    p->streams = best_streams;
+    p->ahead = best_ahead;
+}
+
+/* The best pass over everything. */
+static double best_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
+{
+    double rate = 0;
     for (int pass = 0; pass < READ_PASSES; pass++) {
         double r = time_read(pool, p, data, bytes);
         rate = r > rate ? r : rate;
@@ -88,34 +101,6 @@ static void touch_range(void *ctx, size_t begin, size_t end, int worker)
 {
     (void)worker; /* pages of their own: untouched ones would be one shared page of zeros */
     memset((char *)ctx + begin * READ_GRAIN, 1, (end - begin) * READ_GRAIN);
-}
-
-static sfq_status probe_read(sfq_pool *pool, sfq_probe_result *out, sfq_error *err)
-{
-    uint64_t quarter = sfq_memory_available() / 4;
-    size_t bytes = quarter < READ_BYTES_MAX ? (size_t)quarter : READ_BYTES_MAX;
-    bytes = sfq_max_size(bytes / READ_GRAIN * READ_GRAIN, READ_BYTES_MIN);
-    char *data = sfq_mem_huge(bytes);
-    sfq_read_probe *probe = SFQ_NEW(sfq_read_probe);
-    sfq_status status = SFQ_OK;
-    if (data == NULL || probe == NULL) {
-        status = sfq_fail_memory(err, bytes, "read probe");
-        goto done;
-    }
-    sfq_pool_run(pool, bytes / READ_GRAIN, 1, touch_range, data);
-    out->read_bytes_per_second_one = best_read(NULL, probe, data, bytes);
-    out->read_bytes_per_second = out->read_bytes_per_second_one;
-    if (sfq_pool_threads(pool) > 1)
-        out->read_bytes_per_second = best_read(pool, probe, data, bytes);
-    uint64_t sum = 0;
-    for (int i = 0; i < SFQ_MAX_THREADS; i++)
-        sum += probe->sums[i];
-    if (sum == 0)
-        status = sfq_fail(err, SFQ_E_INTERNAL, "the read probe read nothing");
-done:
-    sfq_mem_free(data);
-    sfq_mem_free(probe);
-    return status;
 }
 
 /* ---- multiplying ----------------------------------------------------------------------------- */
@@ -134,7 +119,7 @@ static void peak_range(void *ctx, size_t begin, size_t end, int worker)
 }
 
 /* Every thread does the same; the slowest one counts. */
-static double probe_peak(sfq_pool *pool, const sfq_peak *peak)
+static double probe_peak(sfq_pool *pool, const sfq_peak *peak, int passes)
 {
     size_t threads = (size_t)sfq_pool_threads(pool);
     sfq_peak_job job = {.peak = peak, .rounds = 1000};
@@ -142,7 +127,7 @@ static double probe_peak(sfq_pool *pool, const sfq_peak *peak)
     double macs = (double)peak->run(job.rounds) / (double)job.rounds;
     double once = sfq_clock_seconds() - begin;
     job.rounds = (size_t)(PEAK_SECONDS / (once > 1e-7 ? once : 1e-7) * (double)job.rounds) + 1;
-    for (int pass = 0; pass < PEAK_PASSES; pass++) {
+    for (int pass = 0; pass < passes; pass++) {
         begin = sfq_clock_seconds();
         sfq_pool_run(pool, threads, 1, peak_range, &job);
         double seconds = sfq_clock_seconds() - begin;
@@ -152,22 +137,68 @@ static double probe_peak(sfq_pool *pool, const sfq_peak *peak)
     return best;
 }
 
-static void probe_peaks(sfq_pool *pool, sfq_isa max, sfq_probe_result *out)
+static void probe_peaks(const sfq_meter *m, int passes, sfq_probe_result *out)
 {
     for (size_t i = 0; i < sfq_peak_count && out->peak_count < SFQ_PROBE_PEAKS; i++) {
         const sfq_peak *p = &sfq_peaks[i];
-        if (!sfq_peak_usable(p, max))
+        if (!sfq_peak_usable(p, m->max))
             continue;
-        double rate = probe_peak(pool, p);
+        double rate = probe_peak(m->pool, p, passes);
         out->peaks[out->peak_count++] = (sfq_probe_peak){sfq_isa_name(p->isa), p->type, rate};
         if (strcmp(p->type, "f32") == 0 && rate > out->macs_per_second)
             out->macs_per_second = rate;
     }
 }
 
-sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err)
+/* ---- both ------------------------------------------------------------------------------------ */
+
+sfq_status sfq_meter_open(sfq_meter **out, sfq_pool *pool, sfq_isa max, sfq_error *err)
+{
+    sfq_meter *m = *out = SFQ_NEW(sfq_meter);
+    if (m == NULL)
+        return sfq_fail_memory(err, sizeof *m, "read probe");
+    uint64_t quarter = sfq_memory_available() / 4;
+    size_t bytes = quarter < READ_BYTES_MAX ? (size_t)quarter : READ_BYTES_MAX;
+    m->bytes = sfq_max_size(bytes / READ_GRAIN * READ_GRAIN, READ_BYTES_MIN);
+    m->pool = pool;
+    m->max = max;
+    m->data = sfq_mem_huge(m->bytes);
+    if (m->data == NULL) {
+        sfq_meter_close(out);
+        return sfq_fail_memory(err, bytes, "read probe");
+    }
+    sfq_pool_run(pool, m->bytes / READ_GRAIN, 1, touch_range, m->data);
+    choose_way(pool, &m->read, m->data, m->bytes);
+    return SFQ_OK;
+}
+
+void sfq_meter_close(sfq_meter **m)
+{
+    if (*m != NULL)
+        sfq_mem_free((*m)->data);
+    sfq_mem_free(*m);
+    *m = NULL;
+}
+
+void sfq_meter_sample(sfq_meter *m, sfq_probe_result *out)
 {
     *out = (sfq_probe_result){0};
-    probe_peaks(pool, max, out);
-    return probe_read(pool, out, err);
+    probe_peaks(m, SAMPLE_PASSES, out);
+    out->read_bytes_per_second = best_read(m->pool, &m->read, m->data, m->bytes);
+}
+
+sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err)
+{
+    sfq_meter *m = NULL;
+    *out = (sfq_probe_result){0};
+    SFQ_TRY(sfq_meter_open(&m, pool, max, err));
+    probe_peaks(m, PEAK_PASSES, out);
+    out->read_bytes_per_second = best_read(pool, &m->read, m->data, m->bytes);
+    out->read_bytes_per_second_one = out->read_bytes_per_second;
+    if (sfq_pool_threads(pool) > 1) {
+        choose_way(NULL, &m->read, m->data, m->bytes);
+        out->read_bytes_per_second_one = best_read(NULL, &m->read, m->data, m->bytes);
+    }
+    sfq_meter_close(&m);
+    return SFQ_OK;
 }
