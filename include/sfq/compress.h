@@ -48,8 +48,8 @@ typedef struct sfq_compress_options {
                          stages that the run has made it */
     sfq_hooks hooks;
     int activation_bits; /* 8..14: to which the inputs of matrices are rounded at run time; 0
-                            (default): 12 for language models' down and heads of 7 or 8 bits,
-                            8 for the others */
+                            (default): 12 for language models' down from 5 bits on and heads from
+                            7 on, encoders' v from 6 on; 8 for the others */
 } sfq_compress_options;
 
 typedef struct sfq_stage_report {

@@ -85,7 +85,8 @@ def compress(model: PathLike, output: PathLike, *, recipe: Optional[str] = None,
         bits: per weight of the matrices, 2..8 (8).
         embedding_bits: per weight of embedding tables and output heads, 2..8 (8).
         activation_bits: to which the matrices' inputs are rounded at run time, 8..14; 0: 12 for
-            language models' down and heads of 7 or 8 bits, 8 for the others (0).
+            language models' down from 5 bits on and heads from 7 on and encoders' v from 6 on, 8
+            for the others (0).
         task, data: calibrate on a task's train split in a directory, measure on its dev split.
         text: file or files; calibrate on them, measure perplexity on a part set aside.
         calib_fraction, calib_tokens: how much of it to calibrate on (0.5 %, with a floor).

@@ -1,14 +1,22 @@
 /* model/pack_rule.c - see pack_rule.h. */
 #include "model/pack_rule.h"
 
-/* Activations are rounded per token and segment at run time. 8 bits are one byte product, wider
- * ones are two: these are for those whom 8 bits cost most (measured: docs/METHOD.md). Down of a
- * language model, whose inputs have long tails (products, behind gates); and its head where the
- * weights are fine, which reads one row a sequence and so takes no time. */
-static int activation_rule(sfq_role role, bool causal, int bits)
+/* Activations are rounded per token and segment at run time. 8 bits are one byte product, 12 bits
+ * are two: these are for those whom 8 bits would cost more than a tenth of what their own weights'
+ * bits do (measured: docs/METHOD.md). */
+static bool reads_12_bits(sfq_role role, bool causal, int bits)
 {
-    bool head = role == SFQ_ROLE_LM_HEAD || role == SFQ_ROLE_WORD_EMBEDDING; /* tied */
-    return causal && (role == SFQ_ROLE_DOWN || (head && bits >= 7)) ? 12 : 8;
+    switch (role) {
+    case SFQ_ROLE_V: /* its error goes to the output as it is; norms of encoders leave outliers */
+        return !causal && bits >= 6;
+    case SFQ_ROLE_DOWN: /* reads products (gates), whose tails are long */
+        return causal && bits >= 5;
+    case SFQ_ROLE_LM_HEAD:
+    case SFQ_ROLE_WORD_EMBEDDING: /* tied: one row a sequence, which takes no time */
+        return causal && bits >= 7;
+    default:
+        return false;
+    }
 }
 
 /* A matrix whose padded codes and scales would be no smaller than 16 bits a weight stays dense: a
@@ -40,7 +48,8 @@ sfq_status sfq_pack_choose(sfq_packed_spec *spec, bool *packed, const sfq_module
     *packed = worth_packing(&spec->cluster, bits);
     spec->name = m->name;
     spec->bits = bits;
-    spec->activation_bits =
-        activation_bits > 0 ? activation_bits : activation_rule(m->role, causal, bits);
+    spec->activation_bits = reads_12_bits(m->role, causal, bits) ? 12 : 8;
+    if (activation_bits > 0)
+        spec->activation_bits = activation_bits;
     return SFQ_OK;
 }

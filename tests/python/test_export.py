@@ -202,7 +202,8 @@ def load_all(directory):
 def test_packed(sfq, forward_tool, tmp_path, name):
     """Every weight is the decoded one, rounded to F16; the engine agrees with Transformers."""
     sequences, types = made(name, tmp_path / "in")
-    sfq("compress", tmp_path / "in", "-o", tmp_path / "small", "--prune", 0, "--steps", 0)
+    sfq("compress", tmp_path / "in", "-o", tmp_path / "small", "--prune", 0, "--steps", 0,
+        "--activation-bits", 12)
     done = export(sfq, tmp_path / "small", tmp_path / "out")
     assert done["padded"] is False
     check_decoded(tmp_path / "small", tmp_path / "out")

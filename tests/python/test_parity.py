@@ -278,8 +278,9 @@ def test_ragged_artifact(build, forward_tool, tmp_path, family):
         pytest.skip(f"{sfq} is not built")
     directory = tmp_path / "m"
     oracle = ragged_llama(directory, True) if family == "llama" else ragged_bert(directory)
-    done = subprocess.run([sfq, "compress", directory, "-o", tmp_path / "packed", "--prune",
-                           "0", "--steps", "0"], capture_output=True, text=True)
+    done = subprocess.run([sfq, "compress", directory, "-o", tmp_path / "packed", "--prune", "0",
+                           "--steps", "0", "--activation-bits", "12"],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sequences = prompts(97, LENGTHS, seed=6)
     run = run_tool(forward_tool, tmp_path / "packed", sequences, tmp_path)

@@ -58,7 +58,7 @@ class Case:
         config_class, self.kind, kw, dtype = test_parity.CASES[name]
         kw = {**kw, FFN.get(config_class.model_type, "intermediate_size"): ffn}
         options = {"prune": 0.4, "rounds": 1, "calib_tokens": 600, "calib_length": 32, "bits": 7,
-                   "embedding_bits": 4, "steps": 2, **options}
+                   "embedding_bits": 4, "activation_bits": 12, "steps": 2, **options}
         if name in ENCODERS:
             tokenizer = models("sst2-tiny") / "tokenizer.json"
             kw["vocab_size"] = tf.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer)).vocab_size

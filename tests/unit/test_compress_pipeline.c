@@ -522,8 +522,12 @@ static void test_activation_bits(void **state)
     assert_int_equal(activation_bits(SFQ_ROLE_LM_HEAD, true, 8, 0), 12);
     assert_int_equal(activation_bits(SFQ_ROLE_WORD_EMBEDDING, true, 7, 0), 12);
     assert_int_equal(activation_bits(SFQ_ROLE_LM_HEAD, true, 6, 0), 8);
-    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, true, 4, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, true, 5, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_DOWN, true, 4, 0), 8);
     assert_int_equal(activation_bits(SFQ_ROLE_DOWN, false, 8, 0), 8);
+    assert_int_equal(activation_bits(SFQ_ROLE_V, false, 6, 0), 12);
+    assert_int_equal(activation_bits(SFQ_ROLE_V, false, 5, 0), 8);
+    assert_int_equal(activation_bits(SFQ_ROLE_V, true, 8, 0), 8);
     assert_fails(SFQ_E_ARGUMENT, "8 to 14", sfq_pack_check(7, &err));
     assert_fails(SFQ_E_ARGUMENT, "8 to 14", sfq_pack_check(15, &err));
 }
