@@ -23,10 +23,9 @@ static const cli_option options[] = {
     {"embedding-bits", 0, CLI_INT, offsetof(compress_args, o.embedding_bits), 2, 8, "B",
      "bits per weight of embedding tables and output heads", NULL},
     {"activation-bits", 0, CLI_INT, offsetof(compress_args, o.activation_bits), 0, 14, "B",
-     "bits of the matrices' inputs at run time, 8 to 14; 0: 12 for those whom 8 cost "
-     "most (down of language models, v of encoders), 8 for the others; above 8 takes twice the "
-     "time "
-     "with VNNI and AMX",
+     "bits of the matrices' inputs at run time, 8 to 14; 0: 12 for those whom 8 cost most (down "
+     "of language models, v of encoders), 8 for the others; above 8 takes twice the time with "
+     "VNNI and AMX",
      NULL},
     {"task", 0, CLI_TEXT, offsetof(compress_args, o.task), 0, 0, "NAME",
      "calibrate on this task's train split, measure on its dev split before and after (needs "
