@@ -128,7 +128,8 @@ def find(row, rows):
 
 def fill(bench, name, rows, folder):
     path = folder / f"recipe_{name}.csv"
-    fresh, done = not path.exists(), read(path)
+    done = read(path)
+    fresh = not path.exists() or path.stat().st_size == 0
     others = [r for other in tables() for r in read(folder / f"recipe_{other}.csv")]
     with open(path, "a", newline="") as f:
         out = csv.DictWriter(f, KEYS + FIGURES, lineterminator="\n")
