@@ -462,22 +462,23 @@ def watch(processes):
     return sums
 
 
-def start_bench(artifact, threads, generate):
-    return subprocess.Popen([SFQ, "bench", artifact, "--threads", str(threads), "--prompt-tokens",
-                             "1", "--generate-tokens", str(generate), "--rounds", "3", "--json",
-                             "-q"], stdout=subprocess.PIPE)
+def start_run(artifact, threads, generate):
+    return subprocess.Popen([SFQ, "run", artifact, "-p", "once", "-n", str(generate),
+                             "--ignore-eos", "--threads", str(threads), "--json", "-q"],
+                            stdout=subprocess.PIPE)
 
 
 def together(artifact, count, threads, generate):
-    """Median PSS of the last third (the probe of each is over by then), and the summed rate."""
-    processes = [start_bench(artifact, threads, generate) for _ in range(count)]
+    """Median PSS of the last third, and the summed rate."""
+    processes = [start_run(artifact, threads, generate) for _ in range(count)]
     sums = watch(processes)
     rate = 0
     for p in processes:
         out = p.communicate()[0]
         if p.returncode != 0:
-            raise RuntimeError(f"sfq bench: exit {p.returncode}")
-        rate += json.loads(out)["models"][0]["decode_tokens_per_second"]
+            raise RuntimeError(f"sfq run: exit {p.returncode}")
+        done = json.loads(out)
+        rate += done["tokens"] / done["decode_seconds"]
     return statistics.median(sums[-(len(sums) // 3 + 1):]), rate
 
 
@@ -486,9 +487,9 @@ def four_rows(run):
     weights = (artifact / "model.safetensors").stat().st_size
     extra, one_rates, four_rates = [], [], []
     for _ in range(min(run.pairs, 3)):
-        one, rate = together(artifact, 1, run.threads, 32)
+        one, rate = together(artifact, 1, run.threads, 256)
         one_rates.append(rate)
-        four, rate = together(artifact, 4, 1, 16)
+        four, rate = together(artifact, 4, 1, 64)
         four_rates.append(rate)
         extra.append((four - one) / weights)
     yield {"metric": "4 processes: memory beyond the first, share of the weights", "unit": "",

@@ -15,7 +15,7 @@
 #include <fcntl.h>
 
 enum { MAX_ROUNDS = 1000, MAX_BATCH = 4096, TOKEN_STREAM = 0xbe9c };
-static const double SAMPLE_SECONDS = 0.5; /* of rounds between two samples of the roofs */
+static const double SAMPLE_SECONDS = 2; /* of rounds between two samples of the roofs */
 
 static void close_model(sfq_bench_model *m)
 {
@@ -283,7 +283,7 @@ static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_be
         SFQ_TRY(run_round(&models[i], -1, &o->hooks, err));
     for (int round = 0; round < o->rounds; round++) {
         if (round == 0 || sfq_clock_seconds() - sampled >= SAMPLE_SECONDS) {
-            sfq_meter_sample(meter, &roofs->sample[samples++]);
+            SFQ_TRY(sfq_meter_sample(meter, &roofs->sample[samples++], err));
             sampled = sfq_clock_seconds();
         }
         roofs->before[round] = samples - 1;
@@ -293,8 +293,7 @@ static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_be
                                "rounds");
         }
     }
-    sfq_meter_sample(meter, &roofs->sample[samples]);
-    return SFQ_OK;
+    return sfq_meter_sample(meter, &roofs->sample[samples], err);
 }
 
 static sfq_status run_metered(sfq_bench_model *models, size_t count, const sfq_bench_options *o,

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define READ_BYTES_MAX ((size_t)1 << 30)
+#define READ_BYTES_MAX ((size_t)512 << 20)
 #define READ_BYTES_MIN ((size_t)16 << 20)
 #define READ_GRAIN ((size_t)1 << 16)
 
@@ -152,24 +152,35 @@ static void probe_peaks(const sfq_meter *m, int passes, sfq_probe_result *out)
 
 /* ---- both ------------------------------------------------------------------------------------ */
 
+/* What is read, unless it is there. Samples give it back: nobody who looks at the memory of a
+ * benchmark shall see the probe's. */
+static sfq_status take_data(sfq_meter *m, sfq_error *err)
+{
+    if (m->data != NULL)
+        return SFQ_OK;
+    uint64_t quarter = sfq_memory_available() / 4;
+    size_t bytes = quarter < READ_BYTES_MAX ? (size_t)quarter : READ_BYTES_MAX;
+    m->bytes = sfq_max_size(bytes / READ_GRAIN * READ_GRAIN, READ_BYTES_MIN);
+    m->data = sfq_mem_huge(m->bytes);
+    if (m->data == NULL)
+        return sfq_fail_memory(err, m->bytes, "read probe");
+    sfq_pool_run(m->pool, m->bytes / READ_GRAIN, 1, touch_range, m->data);
+    return SFQ_OK;
+}
+
 sfq_status sfq_meter_open(sfq_meter **out, sfq_pool *pool, sfq_isa max, sfq_error *err)
 {
     sfq_meter *m = *out = SFQ_NEW(sfq_meter);
     if (m == NULL)
         return sfq_fail_memory(err, sizeof *m, "read probe");
-    uint64_t quarter = sfq_memory_available() / 4;
-    size_t bytes = quarter < READ_BYTES_MAX ? (size_t)quarter : READ_BYTES_MAX;
-    m->bytes = sfq_max_size(bytes / READ_GRAIN * READ_GRAIN, READ_BYTES_MIN);
     m->pool = pool;
     m->max = max;
-    m->data = sfq_mem_huge(m->bytes);
-    if (m->data == NULL) {
+    sfq_status status = take_data(m, err);
+    if (status == SFQ_OK)
+        choose_way(pool, &m->read, m->data, m->bytes);
+    else
         sfq_meter_close(out);
-        return sfq_fail_memory(err, bytes, "read probe");
-    }
-    sfq_pool_run(pool, m->bytes / READ_GRAIN, 1, touch_range, m->data);
-    choose_way(pool, &m->read, m->data, m->bytes);
-    return SFQ_OK;
+    return status;
 }
 
 void sfq_meter_close(sfq_meter **m)
@@ -180,11 +191,15 @@ void sfq_meter_close(sfq_meter **m)
     *m = NULL;
 }
 
-void sfq_meter_sample(sfq_meter *m, sfq_probe_result *out)
+sfq_status sfq_meter_sample(sfq_meter *m, sfq_probe_result *out, sfq_error *err)
 {
     *out = (sfq_probe_result){0};
     probe_peaks(m, SAMPLE_PASSES, out);
+    SFQ_TRY(take_data(m, err));
     out->read_bytes_per_second = best_read(m->pool, &m->read, m->data, m->bytes);
+    sfq_mem_free(m->data);
+    m->data = NULL;
+    return SFQ_OK;
 }
 
 sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out, sfq_error *err)
