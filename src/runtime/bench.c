@@ -15,7 +15,7 @@
 #include <fcntl.h>
 
 enum { MAX_ROUNDS = 1000, MAX_BATCH = 4096, TOKEN_STREAM = 0xbe9c };
-static const double SAMPLE_SECONDS = 2; /* of rounds between two samples of the roofs */
+static const double SAMPLE_SECONDS = 0.5; /* of rounds between two samples of the roofs */
 
 static void close_model(sfq_bench_model *m)
 {

@@ -20,7 +20,7 @@ static const double PEAK_SECONDS = 2e-3; /* of a pass: some fall between other p
 
 typedef uint64_t vec4 __attribute__((vector_size(32)));
 
-enum { LINE = 64, STEP = 256, STEP_VECTORS = STEP / (int)sizeof(vec4) };
+enum { LINE = 64, STEP = 1024, SUMS = 8, STEP_VECTORS = STEP / (int)sizeof(vec4) };
 
 typedef struct sfq_read_probe {
     const char *data;
@@ -28,13 +28,13 @@ typedef struct sfq_read_probe {
     uint64_t sums[SFQ_MAX_THREADS]; /* keeps the reads from being optimised away */
 } sfq_read_probe;
 
-/* A worker's range as `streams` streams side by side, 256 bytes of each in turn. */
+/* A worker's range as `streams` streams side by side, a kilobyte of each in turn. */
 static void read_range(void *ctx, size_t begin, size_t end, int worker)
 {
     sfq_read_probe *p = ctx;
     size_t bytes = (end - begin) * READ_GRAIN / p->streams;
     const char *data = p->data + begin * READ_GRAIN;
-    vec4 sum[STEP_VECTORS] = {{0}};
+    vec4 sum[SUMS] = {{0}};
     for (size_t at = 0; at < bytes; at += STEP)
         for (size_t s = 0; s < p->streams; s++) {
             const char *from = data + s * bytes + at;
@@ -42,9 +42,9 @@ static void read_range(void *ctx, size_t begin, size_t end, int worker)
             for (int line = 0; p->ahead > 0 && line < STEP; line += LINE)
                 __builtin_prefetch(from + p->ahead + line, 0, 3); /* may pass the end: a hint */
             for (int i = 0; i < STEP_VECTORS; i++)
-                sum[i] += v[i];
+                sum[i % SUMS] += v[i];
         }
-    for (int i = 0; i < STEP_VECTORS; i++)
+    for (int i = 0; i < SUMS; i++)
         p->sums[worker] += sum[i][0] + sum[i][1] + sum[i][2] + sum[i][3];
 }
 
@@ -67,7 +67,7 @@ static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, siz
 /* Every way on a slice that the last one did not touch; *p is left with the best. */
 static void choose_way(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
 {
-    static const size_t streams[] = {1, 2, 4, STREAMS_MAX}, ahead[] = {0, 1024, 2048, 4096};
+    static const size_t streams[] = {1, 2, 4, STREAMS_MAX}, ahead[] = {0, 1024, 2048, 4096, 8192};
     size_t slice = bytes / READ_SLICES / READ_GRAIN * READ_GRAIN, used = 0;
     size_t best_streams = 1, best_ahead = 0;
     double rate = 0;
