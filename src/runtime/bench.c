@@ -277,23 +277,25 @@ static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_be
                              sfq_meter *meter, const sfq_bench_roofs *roofs, sfq_error *err)
 {
     const uint64_t total = (uint64_t)o->rounds * count;
-    size_t samples = 0;
-    double sampled = 0;
+    size_t samples =
+        0; /* behind the first; it comes before the warm-up, whose caches it would empty */
+    SFQ_TRY(sfq_meter_sample(meter, &roofs->sample[0], err));
+    double sampled = sfq_clock_seconds();
     for (size_t i = 0; i < count; i++)
         SFQ_TRY(run_round(&models[i], -1, &o->hooks, err));
     for (int round = 0; round < o->rounds; round++) {
-        if (round == 0 || sfq_clock_seconds() - sampled >= SAMPLE_SECONDS) {
-            SFQ_TRY(sfq_meter_sample(meter, &roofs->sample[samples++], err));
+        if (sfq_clock_seconds() - sampled >= SAMPLE_SECONDS) {
+            SFQ_TRY(sfq_meter_sample(meter, &roofs->sample[++samples], err));
             sampled = sfq_clock_seconds();
         }
-        roofs->before[round] = samples - 1;
+        roofs->before[round] = samples;
         for (size_t i = 0; i < count; i++) {
             SFQ_TRY(run_round(&models[i], round, &o->hooks, err));
             sfq_hooks_progress(&o->hooks, "bench", 1, 1, (uint64_t)round * count + i + 1, total,
                                "rounds");
         }
     }
-    return sfq_meter_sample(meter, &roofs->sample[samples], err);
+    return sfq_meter_sample(meter, &roofs->sample[samples + 1], err);
 }
 
 static sfq_status run_metered(sfq_bench_model *models, size_t count, const sfq_bench_options *o,
@@ -319,7 +321,7 @@ static sfq_status measure(sfq_bench_model *models, const sfq_bench_subject *subj
     sfq_bench_roofs roofs = {0};
     SFQ_TRY(check_shapes(subjects, count, o, err));
     SFQ_TRY(open_all(models, subjects, count, o, results, err));
-    roofs.sample = SFQ_NEW_ARRAY(sfq_probe_result, rounds + 1);
+    roofs.sample = SFQ_NEW_ARRAY(sfq_probe_result, rounds + 2);
     roofs.before = SFQ_NEW_ARRAY(size_t, rounds);
     sfq_status status = roofs.sample == NULL || roofs.before == NULL
                             ? sfq_fail_memory(err, rounds * sizeof *roofs.sample, "benchmark")

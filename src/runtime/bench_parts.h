@@ -18,7 +18,7 @@ typedef struct sfq_bench_model {
 
 /* The roofs from time to time: a sample before the first round and one behind the last at least. */
 typedef struct sfq_bench_roofs {
-    sfq_probe_result *sample; /* [rounds + 1] */
+    sfq_probe_result *sample; /* [rounds + 2] */
     size_t *before;           /* [rounds]: the sample last taken; the next one came behind */
 } sfq_bench_roofs;
 

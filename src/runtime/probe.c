@@ -48,14 +48,6 @@ static void read_range(void *ctx, size_t begin, size_t end, int worker)
         p->sums[worker] += sum[i][0] + sum[i][1] + sum[i][2] + sum[i][3];
 }
 
-struct sfq_meter {
-    sfq_pool *pool;
-    sfq_isa max;
-    char *data;
-    size_t bytes;
-    sfq_read_probe read; /* the best way of all threads together */
-};
-
 static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
 {
     p->data = data;
@@ -137,13 +129,13 @@ static double probe_peak(sfq_pool *pool, const sfq_peak *peak, int passes)
     return best;
 }
 
-static void probe_peaks(const sfq_meter *m, int passes, sfq_probe_result *out)
+static void probe_peaks(sfq_pool *pool, sfq_isa max, int passes, sfq_probe_result *out)
 {
     for (size_t i = 0; i < sfq_peak_count && out->peak_count < SFQ_PROBE_PEAKS; i++) {
         const sfq_peak *p = &sfq_peaks[i];
-        if (!sfq_peak_usable(p, m->max))
+        if (!sfq_peak_usable(p, max))
             continue;
-        double rate = probe_peak(m->pool, p, passes);
+        double rate = probe_peak(pool, p, passes);
         out->peaks[out->peak_count++] = (sfq_probe_peak){sfq_isa_name(p->isa), p->type, rate};
         if (strcmp(p->type, "f32") == 0 && rate > out->macs_per_second)
             out->macs_per_second = rate;
@@ -151,6 +143,14 @@ static void probe_peaks(const sfq_meter *m, int passes, sfq_probe_result *out)
 }
 
 /* ---- both ------------------------------------------------------------------------------------ */
+
+struct sfq_meter {
+    sfq_pool *pool;
+    sfq_isa max;
+    char *data; /* NULL between samples */
+    size_t bytes;
+    sfq_read_probe read; /* the best way of all threads together */
+};
 
 /* What is read, unless it is there. Samples give it back: nobody who looks at the memory of a
  * benchmark shall see the probe's. */
@@ -194,7 +194,7 @@ void sfq_meter_close(sfq_meter **m)
 sfq_status sfq_meter_sample(sfq_meter *m, sfq_probe_result *out, sfq_error *err)
 {
     *out = (sfq_probe_result){0};
-    probe_peaks(m, SAMPLE_PASSES, out);
+    probe_peaks(m->pool, m->max, SAMPLE_PASSES, out);
     SFQ_TRY(take_data(m, err));
     out->read_bytes_per_second = best_read(m->pool, &m->read, m->data, m->bytes);
     sfq_mem_free(m->data);
@@ -207,7 +207,7 @@ sfq_status sfq_probe_machine(sfq_pool *pool, sfq_isa max, sfq_probe_result *out,
     sfq_meter *m = NULL;
     *out = (sfq_probe_result){0};
     SFQ_TRY(sfq_meter_open(&m, pool, max, err));
-    probe_peaks(m, PEAK_PASSES, out);
+    probe_peaks(pool, max, PEAK_PASSES, out);
     out->read_bytes_per_second = best_read(pool, &m->read, m->data, m->bytes);
     out->read_bytes_per_second_one = out->read_bytes_per_second;
     if (sfq_pool_threads(pool) > 1) {

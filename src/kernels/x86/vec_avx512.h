@@ -86,8 +86,9 @@ SFQ_INLINE vec v_choose(vec_mask yes, vec a, vec b)
     return _mm512_mask_blend_ps(yes, b, a);
 }
 
+#define V_TABLES /* there is v_pick */
+
 /* table[i mod 16] in each lane, of the float i + 1.5 * 2^23 */
-#define V_TABLES 1
 SFQ_INLINE vec v_pick(const float *table, vec i)
 {
     return _mm512_permutexvar_ps(_mm512_castps_si512(i), _mm512_loadu_ps(table));
