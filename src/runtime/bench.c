@@ -277,8 +277,7 @@ static sfq_status run_rounds(sfq_bench_model *models, size_t count, const sfq_be
                              sfq_meter *meter, const sfq_bench_roofs *roofs, sfq_error *err)
 {
     const uint64_t total = (uint64_t)o->rounds * count;
-    size_t samples =
-        0; /* behind the first; it comes before the warm-up, whose caches it would empty */
+    size_t samples = 0; /* the last one; the first comes before the warm-up: it empties caches */
     SFQ_TRY(sfq_meter_sample(meter, &roofs->sample[0], err));
     double sampled = sfq_clock_seconds();
     for (size_t i = 0; i < count; i++)
