@@ -191,17 +191,17 @@ typedef struct qgemm_pass {
 /* The pair times all rows of the pass: one step of their chains, at once or with the next pairs. */
 static void multiply_pair(const qgemm_pass *q, const qgemm_pair *pair);
 
-#define UNPACK_GROUPS(bits)                                                               \
-    for (size_t i = 0; i < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); i++) {            \
-        __m512i rows[SFQ_ROWS_##bits];                                                    \
-        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                    \
-            _mm_prefetch((const char *)src + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);     \
-        sfq_avx512_unpack##bits(rows, src);                                               \
-        SFQ_UNROLL                                                                        \
-        for (size_t r = 0; r < SFQ_ROWS_##bits; r++)                                      \
-            _mm512_store_si512(dst + (i * SFQ_ROWS_##bits + r) * SFQ_ROW_BYTES, rows[r]); \
-        src += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                 \
-    }                                                                                     \
+/* A row of the group is there. */
+#define STORE(r, side, codes, nth) _mm512_store_si512(dst + (r)*SFQ_ROW_BYTES, codes)
+
+#define UNPACK_GROUPS(bits)                                                           \
+    for (size_t i = 0; i < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); i++) {        \
+        for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                \
+            _mm_prefetch((const char *)src + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
+        SFQ_EACH_##bits(src, STORE);                                                  \
+        dst += (size_t)SFQ_ROWS_##bits * SFQ_ROW_BYTES;                               \
+        src += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                             \
+    }                                                                                 \
     break
 
 static void unpack_blocks(uint8_t *dst, const uint8_t *src, int bits, size_t blocks)

@@ -120,6 +120,8 @@ SFQ_INLINE void dot_rows(__m512i sum[4], const __m512i *rows, const int8_t *a, s
     }
 }
 
+#define KEEP(r, side, codes, nth) rows[r] = (codes)
+
 #define DOT_GROUPS(bits)                                                                        \
     for (size_t b = 0; b < blocks; b++, a.at += a.block) {                                      \
         for (size_t i = 0; i < SFQ_BLOCK_ROWS; i += SFQ_ROWS_##bits) {                          \
@@ -129,7 +131,7 @@ SFQ_INLINE void dot_rows(__m512i sum[4], const __m512i *rows, const int8_t *a, s
                 __m512i rows[SFQ_ROWS_##bits];                                                  \
                 for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                  \
                     _mm_prefetch((const char *)group + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0); \
-                sfq_avx512_unpack##bits(rows, group);                                           \
+                SFQ_EACH_##bits(group, KEEP);                                                   \
                 dot_rows(sum[j], rows, a.at + 4 * i, a.plane, SFQ_ROWS_##bits, planes);         \
             }                                                                                   \
             codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                 \

@@ -3,26 +3,24 @@
 #include "kernels/x86/qrow.h"
 #include "kernels/x86/unpack_avx2.h"
 
-/* Nothing has to be widened on the way. */
+/* Nothing has to be widened on the way: no runs. */
 enum {
-    SFQ_RUN_2 = 0,
-    SFQ_RUN_3 = 0,
-    SFQ_RUN_4 = 0,
-    SFQ_RUN_5 = 0,
-    SFQ_RUN_6 = 0,
-    SFQ_RUN_7 = 0,
-    SFQ_RUN_8 = 0
+    SFQ_RUN_2 = 1,
+    SFQ_RUN_3 = 1,
+    SFQ_RUN_4 = 1,
+    SFQ_RUN_5 = 1,
+    SFQ_RUN_6 = 1,
+    SFQ_RUN_7 = 1,
+    SFQ_RUN_8 = 1
 };
 
-SFQ_INLINE __m256i dot_rows(__m256i sum, const __m256i *rows, const int8_t *a, const size_t count,
-                            const size_t run)
+SFQ_INLINE void dot_codes(__m256i *total, __m256i *run, __m256i codes, __m256i x, const bool first,
+                          const bool last)
 {
-    (void)run;
-    SFQ_UNROLL
-    for (size_t r = 0; r < count; r++)
-        SFQ_DPBUSD_YMM(sum, rows[r], sfq_avx2_quad(a, r));
-    return sum;
+    (void)run, (void)first, (void)last;
+    SFQ_DPBUSD_YMM(*total, codes, x);
 }
 
+#define QROW_AHEAD 2048
 #define QROW_NAME sfq_qrow_bytes_avxvnni
 #include "kernels/x86/qrow_template.h"

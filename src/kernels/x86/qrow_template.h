@@ -1,5 +1,10 @@
 /* kernels/x86/qrow_template.h - one row of activations in bytes times packed codes, for levels with
- * 256-bit registers. qrow_ISA.c defines dot_rows and QROW_NAME, includes it, and gets the function.
+ * 256-bit registers. qrow_ISA.c defines these, includes it, and gets the function QROW_NAME:
+ *
+ *   QROW_AHEAD   bytes to prefetch in each stream
+ *   QROW_NO_8    if codes of 8 bits are not its own
+ *   dot_codes()  codes of half a row times a plane of its activations; of the 16-bit sums that a
+ *                level may need, it opens one at row nth == 0 of each run and closes it at the last
  *
  * Every code is read once, so there is nothing to share the unpacking with: rows are unpacked in
  * registers and multiplied at once, by both planes of the activations where these are wide. */
@@ -13,29 +18,33 @@
 #define QROW_LAST QROW_GROUPS(8)
 #endif
 
-enum { HALF = 32, AHEAD = 2048, STREAMS = SFQ_QROW_STREAMS };
+enum { STREAMS = SFQ_QROW_STREAMS };
 
-#define QROW_GROUPS(bits)                                                                         \
-    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {                    \
-        SFQ_UNROLL                                                                                \
-        for (size_t j = 0; j < streams; j++) {                                                    \
-            const uint8_t *group = codes + j * stride;                                            \
-            SFQ_UNROLL                                                                            \
-            for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                        \
-                _mm_prefetch((const char *)group + r * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);       \
-            SFQ_UNROLL                                                                            \
-            for (size_t h = 0; h < 2; h++) {                                                      \
-                __m256i rows[SFQ_ROWS_##bits];                                                    \
-                sfq_avx2_unpack##bits(rows, group + h * HALF);                                    \
-                SFQ_UNROLL                                                                        \
-                for (size_t p = 0; p < planes; p++)                                               \
-                    sum[j][h][p] = dot_rows(sum[j][h][p], rows, x + p * a.plane, SFQ_ROWS_##bits, \
-                                            SFQ_RUN_##bits);                                      \
-            }                                                                                     \
-        }                                                                                         \
-        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                       \
-        x += (size_t)SFQ_ROWS_##bits * 4;                                                         \
-    }                                                                                             \
+/* Outputs 0..7 and 8..15, by planes. */
+typedef struct qrow_sums {
+    __m256i total[2][2], run[2][2];
+} qrow_sums;
+
+#define DOT(r, side, codes, nth)                                   \
+    SFQ_UNROLL                                                     \
+    for (size_t p = 0; p < planes; p++)                            \
+    dot_codes(&sum[j].total[side][p], &sum[j].run[side][p], codes, \
+              sfq_avx2_quad(x + p * a.plane, r), (nth) % run == 0, (nth) % run == run - 1)
+
+#define QROW_GROUPS(bits)                                                                        \
+    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {                   \
+        enum { run = SFQ_RUN_##bits };                                                           \
+        SFQ_UNROLL                                                                               \
+        for (size_t j = 0; j < streams; j++) {                                                   \
+            const uint8_t *group = codes + j * stride;                                           \
+            SFQ_UNROLL                                                                           \
+            for (size_t r = 0; r < SFQ_STORED_##bits; r++)                                       \
+                _mm_prefetch((const char *)group + r * SFQ_ROW_BYTES + QROW_AHEAD, _MM_HINT_T0); \
+            SFQ_EACH_##bits(group, DOT);                                                         \
+        }                                                                                        \
+        codes += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                      \
+        x += (size_t)SFQ_ROWS_##bits * 4;                                                        \
+    }                                                                                            \
     break
 
 SFQ_INLINE void dot_streams(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, size_t stride,
@@ -43,10 +52,12 @@ SFQ_INLINE void dot_streams(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, s
                             const size_t planes)
 {
     const int8_t *x = a.high;
-    __m256i sum[STREAMS][2][2]; /* stream, outputs 0..7 and 8..15, high and low */
+    qrow_sums sum[STREAMS];
     SFQ_UNROLL
     for (size_t j = 0; j < streams; j++)
-        sum[j][0][0] = sum[j][0][1] = sum[j][1][0] = sum[j][1][1] = _mm256_setzero_si256();
+        SFQ_UNROLL
+    for (size_t h = 0; h < 2; h++)
+        sum[j].total[h][0] = sum[j].total[h][1] = _mm256_setzero_si256();
     switch (bits) {
     case 2:
         QROW_GROUPS(2);
@@ -68,8 +79,8 @@ SFQ_INLINE void dot_streams(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, s
         __m256i *out = (__m256i *)(void *)acc[j];
         SFQ_UNROLL
         for (size_t h = 0; h < 2; h++) {
-            const __m256i high = _mm256_slli_epi32(sum[j][h][0], a.shift);
-            _mm256_storeu_si256(out + h, _mm256_add_epi32(high, sum[j][h][1]));
+            const __m256i high = _mm256_slli_epi32(sum[j].total[h][0], a.shift);
+            _mm256_storeu_si256(out + h, _mm256_add_epi32(high, sum[j].total[h][1]));
         }
     }
 }

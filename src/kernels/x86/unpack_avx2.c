@@ -5,21 +5,17 @@
 
 #include <string.h>
 
-enum { HALF = 32 };
+/* A row of the group is there: half a line of the block in memory. */
+#define STORE(r, side, codes, nth) \
+    _mm256_store_si256((__m256i *)(void *)(dst + (r)*SFQ_ROW_BYTES) + (side), codes)
 
 /* All groups of all blocks. Blocks follow one another without gaps on both sides, so a run of
  * blocks is a run of groups. */
-#define UNPACK_GROUPS(bits)                                                                    \
-    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) {                 \
-        for (size_t h = 0; h < SFQ_ROW_BYTES; h += HALF) {                                     \
-            __m256i rows[SFQ_ROWS_##bits];                                                     \
-            sfq_avx2_unpack##bits(rows, src + h);                                              \
-            SFQ_UNROLL                                                                         \
-            for (size_t r = 0; r < SFQ_ROWS_##bits; r++)                                       \
-                _mm256_store_si256((__m256i *)(void *)(dst + h + r * SFQ_ROW_BYTES), rows[r]); \
-        }                                                                                      \
-        dst += (size_t)SFQ_ROWS_##bits * SFQ_ROW_BYTES;                                        \
-        src += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                                      \
+#define UNPACK_GROUPS(bits)                                                    \
+    for (size_t g = 0; g < blocks * (SFQ_BLOCK_ROWS / SFQ_ROWS_##bits); g++) { \
+        SFQ_EACH_##bits(src, STORE);                                           \
+        dst += (size_t)SFQ_ROWS_##bits * SFQ_ROW_BYTES;                        \
+        src += (size_t)SFQ_STORED_##bits * SFQ_ROW_BYTES;                      \
     }
 
 void sfq_unpack_blocks_avx2(uint8_t *dst, const uint8_t *src, int bits, size_t blocks)

@@ -1,5 +1,5 @@
-/* kernels/x86/unpack_avx2.h - the fields of pack.c on AVX2 registers, 32 byte
- * columns at a time. Only files with the suffixes _avx2.c and _avxvnni.c include it. */
+/* kernels/x86/unpack_avx2.h - the fields of pack.c on AVX2 registers, half a row
+ * (32 byte columns) each. Only files with the suffixes _avx2.c and _avxvnni.c include it. */
 #ifndef SFQ_KERNELS_X86_UNPACK_AVX2_H
 #define SFQ_KERNELS_X86_UNPACK_AVX2_H
 
@@ -47,6 +47,7 @@ SFQ_INLINE __m256i sfq_avx2_or(__m256i a, __m256i b)
 }
 
 #define UNPACK_VECTOR __m256i
+#define UNPACK_SIDES 2
 #define UNPACK(name) sfq_avx2_##name
 #include "kernels/x86/unpack_template.h"
 

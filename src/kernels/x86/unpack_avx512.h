@@ -36,6 +36,7 @@ SFQ_INLINE __m512i sfq_avx512_or3(__m512i a, __m512i b, __m512i c)
 }
 
 #define UNPACK_VECTOR __m512i
+#define UNPACK_SIDES 1
 #define UNPACK(name) sfq_avx512_##name
 #include "kernels/x86/unpack_template.h"
 

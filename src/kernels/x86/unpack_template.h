@@ -1,8 +1,14 @@
-/* kernels/x86/unpack_template.h - the fields of pack.c on registers of any width: one group of
- * rows, as many byte columns at a time as a register has bytes. unpack_avx2.h and unpack_avx512.h
- * define the register and its operations and include it:
+/* kernels/x86/unpack_template.h - the fields of pack.c on registers of any width.
+ *
+ * SFQ_EACH_b(src, put) unpacks one group of rows of b bits and calls put(r, side, codes, nth) with
+ * each row r as soon as it is there: `codes` are the byte columns of register `side` of the row,
+ * and nth rows of that side went before. So whoever multiplies them at once needs few registers,
+ * and both sides of a row meet while its activations are at hand.
+ *
+ * unpack_avx2.h and unpack_avx512.h define the register and its operations and include it:
  *
  *   UNPACK_VECTOR               the register
+ *   UNPACK_SIDES                registers of a row
  *   UNPACK(row)(stored, r)      stored row r
  *   UNPACK(field)(v, s, mask)   (v >> s) & mask in every byte. Shifts work on 16-bit lanes, so any
  *                               shifted value is masked to its field.
@@ -30,83 +36,95 @@ enum {
     SFQ_STORED_8 = 4
 };
 
-SFQ_INLINE void UNPACK(unpack8)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    SFQ_UNROLL
-    for (size_t i = 0; i < SFQ_ROWS_8; i++)
-        out[i] = UNPACK(row)(src, i);
-}
+#define SFQ_EACH_SIDE \
+    SFQ_UNROLL        \
+    for (size_t side = 0; side < UNPACK_SIDES; side++)
 
-SFQ_INLINE void UNPACK(unpack7)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    UNPACK_VECTOR last = UNPACK(field)(UNPACK(row)(src, 0), 7, 1);
-    SFQ_UNROLL
-    for (int i = 0; i < 7; i++) {
-        UNPACK_VECTOR v = UNPACK(row)(src, (size_t)i);
-        out[i] = UNPACK(field)(v, 0, 127);
-        last = UNPACK(or)(last, UNPACK(field)(v, 7 - i, 1 << i));
-    }
-    out[7] = last;
-}
+#define SFQ_STORED_ROW(src, r) UNPACK(row)((src) + side * sizeof(UNPACK_VECTOR), r)
 
-SFQ_INLINE void UNPACK(unpack6)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    UNPACK_VECTOR a = UNPACK(row)(src, 0), b = UNPACK(row)(src, 1), c = UNPACK(row)(src, 2);
-    out[0] = UNPACK(field)(a, 0, 63);
-    out[1] = UNPACK(field)(b, 0, 63);
-    out[2] = UNPACK(field)(c, 0, 63);
-    out[3] = UNPACK(or3)(UNPACK(field)(a, 6, 0x03), UNPACK(field)(b, 4, 0x0c),
-                         UNPACK(field)(c, 2, 0x30));
-}
+#define SFQ_EACH_8(src, put)                           \
+    SFQ_UNROLL                                         \
+    for (size_t from = 0; from < SFQ_STORED_8; from++) \
+        SFQ_EACH_SIDE                                  \
+    put(from, side, SFQ_STORED_ROW(src, from), from)
 
-SFQ_INLINE void UNPACK(unpack5)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    UNPACK_VECTOR top[5];
-    SFQ_UNROLL
-    for (size_t i = 0; i < 5; i++) {
-        UNPACK_VECTOR v = UNPACK(row)(src, i);
-        out[i] = UNPACK(field)(v, 0, 31);
-        top[i] = UNPACK(field)(v, 5, 7);
-    }
-    out[5] = UNPACK(or)(top[0], UNPACK(lift)(top[3], 3, 3));
-    out[6] = UNPACK(or)(top[1], UNPACK(lift)(top[4], 3, 3));
-    out[7] = UNPACK(or3)(top[2], UNPACK(lift)(top[3], 4, 1), UNPACK(lift)(top[4], 4, 2));
-}
+#define SFQ_EACH_7(src, put)                                                 \
+    UNPACK_VECTOR last[UNPACK_SIDES];                                        \
+    SFQ_UNROLL                                                               \
+    for (int from = 0; from < SFQ_STORED_7; from++)                          \
+        SFQ_EACH_SIDE                                                        \
+        {                                                                    \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, (size_t)from);       \
+            const UNPACK_VECTOR bit = UNPACK(field)(v, 7 - from, 1 << from); \
+            put((size_t)from, side, UNPACK(field)(v, 0, 127), (size_t)from); \
+            last[side] = from == 0 ? bit : UNPACK(or)(last[side], bit);      \
+        }                                                                    \
+    SFQ_EACH_SIDE put(7, side, last[side], 7)
 
-SFQ_INLINE void UNPACK(unpack4)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    SFQ_UNROLL
-    for (size_t i = 0; i < 8; i++) {
-        UNPACK_VECTOR v = UNPACK(row)(src, i);
-        out[i] = UNPACK(field)(v, 0, 15);
-        out[i + 8] = UNPACK(field)(v, 4, 15);
-    }
-}
+#define SFQ_EACH_6(src, put)                                                          \
+    UNPACK_VECTOR last[UNPACK_SIDES];                                                 \
+    SFQ_UNROLL                                                                        \
+    for (int from = 0; from < SFQ_STORED_6; from++)                                   \
+        SFQ_EACH_SIDE                                                                 \
+        {                                                                             \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, (size_t)from);                \
+            const UNPACK_VECTOR pair = UNPACK(field)(v, 6 - 2 * from, 3 << 2 * from); \
+            put((size_t)from, side, UNPACK(field)(v, 0, 63), (size_t)from);           \
+            last[side] = from == 0 ? pair : UNPACK(or)(last[side], pair);             \
+        }                                                                             \
+    SFQ_EACH_SIDE put(3, side, last[side], 3)
 
-SFQ_INLINE void UNPACK(unpack3)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    UNPACK_VECTOR top[3];
-    SFQ_UNROLL
-    for (size_t i = 0; i < 3; i++) {
-        UNPACK_VECTOR v = UNPACK(row)(src, i);
-        out[i] = UNPACK(field)(v, 0, 7);
-        out[i + 3] = UNPACK(field)(v, 3, 7);
-        top[i] = UNPACK(field)(v, 6, 3);
-    }
-    out[6] = UNPACK(or)(top[0], UNPACK(lift)(top[2], 1, 2));
-    out[7] = UNPACK(or)(top[1], UNPACK(lift)(top[2], 2, 1));
-}
+#define SFQ_EACH_5(src, put)                                                                   \
+    UNPACK_VECTOR top[SFQ_STORED_5][UNPACK_SIDES];                                             \
+    SFQ_UNROLL                                                                                 \
+    for (size_t from = 0; from < SFQ_STORED_5; from++)                                         \
+        SFQ_EACH_SIDE                                                                          \
+        {                                                                                      \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, from);                                 \
+            put(from, side, UNPACK(field)(v, 0, 31), from);                                    \
+            top[from][side] = UNPACK(field)(v, 5, 7);                                          \
+        }                                                                                      \
+    SFQ_EACH_SIDE put(5, side, UNPACK(or)(top[0][side], UNPACK(lift)(top[3][side], 3, 3)), 5); \
+    SFQ_EACH_SIDE put(6, side, UNPACK(or)(top[1][side], UNPACK(lift)(top[4][side], 3, 3)), 6); \
+    SFQ_EACH_SIDE put(7, side,                                                                 \
+                      UNPACK(or3)(top[2][side], UNPACK(lift)(top[3][side], 4, 1),              \
+                                  UNPACK(lift)(top[4][side], 4, 2)),                           \
+                      7)
 
-SFQ_INLINE void UNPACK(unpack2)(UNPACK_VECTOR *out, const uint8_t *src)
-{
-    SFQ_UNROLL
-    for (size_t i = 0; i < 4; i++) {
-        UNPACK_VECTOR v = UNPACK(row)(src, i);
-        out[i] = UNPACK(field)(v, 0, 3);
-        out[i + 4] = UNPACK(field)(v, 2, 3);
-        out[i + 8] = UNPACK(field)(v, 4, 3);
-        out[i + 12] = UNPACK(field)(v, 6, 3);
-    }
-}
+#define SFQ_EACH_4(src, put)                                            \
+    SFQ_UNROLL                                                          \
+    for (size_t from = 0; from < SFQ_STORED_4; from++)                  \
+        SFQ_EACH_SIDE                                                   \
+        {                                                               \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, from);          \
+            put(from, side, UNPACK(field)(v, 0, 15), 2 * from);         \
+            put(from + 8, side, UNPACK(field)(v, 4, 15), 2 * from + 1); \
+        }
+
+#define SFQ_EACH_3(src, put)                                                                   \
+    UNPACK_VECTOR top[SFQ_STORED_3][UNPACK_SIDES];                                             \
+    SFQ_UNROLL                                                                                 \
+    for (size_t from = 0; from < SFQ_STORED_3; from++)                                         \
+        SFQ_EACH_SIDE                                                                          \
+        {                                                                                      \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, from);                                 \
+            put(from, side, UNPACK(field)(v, 0, 7), 2 * from);                                 \
+            put(from + 3, side, UNPACK(field)(v, 3, 7), 2 * from + 1);                         \
+            top[from][side] = UNPACK(field)(v, 6, 3);                                          \
+        }                                                                                      \
+    SFQ_EACH_SIDE put(6, side, UNPACK(or)(top[0][side], UNPACK(lift)(top[2][side], 1, 2)), 6); \
+    SFQ_EACH_SIDE put(7, side, UNPACK(or)(top[1][side], UNPACK(lift)(top[2][side], 2, 1)), 7)
+
+#define SFQ_EACH_2(src, put)                                            \
+    SFQ_UNROLL                                                          \
+    for (size_t from = 0; from < SFQ_STORED_2; from++)                  \
+        SFQ_EACH_SIDE                                                   \
+        {                                                               \
+            const UNPACK_VECTOR v = SFQ_STORED_ROW(src, from);          \
+            put(from, side, UNPACK(field)(v, 0, 3), 4 * from);          \
+            put(from + 4, side, UNPACK(field)(v, 2, 3), 4 * from + 1);  \
+            put(from + 8, side, UNPACK(field)(v, 4, 3), 4 * from + 2);  \
+            put(from + 12, side, UNPACK(field)(v, 6, 3), 4 * from + 3); \
+        }
 
 #endif
