@@ -7,6 +7,8 @@
  *
  * 6 tokens x 16 outputs of 16-bit sums fill 12 registers; the 32-bit sums lie in L1. */
 #include "kernels/x86/qbytes_avx2.h"
+
+#include "base/ck.h"
 #include "kernels/x86/unpack_avx2.h"
 
 /* For -128 too, which the high plane of one row has (qrow_avx2.c). */
@@ -21,7 +23,7 @@ CHECK_RUN(5);
 CHECK_RUN(6);
 CHECK_RUN(7);
 
-enum { HALF = 32, TILE_M = 6, SHORT_M = 4 };
+enum { HALF = 32, LINE = 64, TILE_M = 6, SHORT_M = 4 };
 
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
 {
@@ -57,13 +59,28 @@ SFQ_INLINE void tile_row(__m256i (*sum)[2], const uint8_t *w, const int8_t *a, s
     }
 }
 
+/* Packed codes that are needed later, `step` bytes for each row of these; at NULL: none. */
+typedef struct later {
+    const uint8_t *at;
+    size_t step;
+} later;
+
+/* While rows [r, end) are multiplied. */
+SFQ_INLINE void fetch(later next, size_t r, size_t end)
+{
+    if (next.at)
+        for (size_t at = r * next.step; at < end * next.step; at += LINE)
+            _mm_prefetch((const char *)next.at + at, _MM_HINT_T1);
+}
+
 /* mr tokens x 16 outputs: 16-bit sums of `run` rows in registers, then added to acc. */
 SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
-                     size_t rows, const size_t run, const int mr)
+                     size_t rows, later next, const size_t run, const int mr)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     for (size_t r0 = 0; r0 < rows; r0 += run) {
         __m256i sum[TILE_M][2];
+        fetch(next, r0, r0 + run);
         tile_row(sum, w, a, lda, r0, true, mr);
         for (size_t r = r0 + 1; r < r0 + run; r++)
             tile_row(sum, w, a, lda, r, false, mr);
@@ -79,25 +96,30 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t
 /* The same for short runs (run 1 or 2), which would wear out L1: 4 tokens, 32-bit sums in
  * registers. */
 SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
-                           size_t lda, size_t rows, const size_t run, const int mr)
+                           size_t lda, size_t rows, later next, const size_t run, const int mr)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[SHORT_M][2];
     SFQ_UNROLL
     for (int i = 0; i < mr; i++)
         total[i][0] = total[i][1] = _mm256_setzero_si256();
-    for (size_t r = 0; r < rows; r += run) {
-        SFQ_UNROLL
-        for (int i = 0; i < mr; i++) {
-            const int8_t *token = a + (size_t)i * lda;
+    for (size_t r0 = 0; r0 < rows; r0 += SFQ_BLOCK_ROWS) {
+        fetch(next, r0, r0 + SFQ_BLOCK_ROWS);
+        for (size_t r = r0; r < r0 + SFQ_BLOCK_ROWS; r += run) {
             SFQ_UNROLL
-            for (int h = 0; h < 2; h++) {
-                const uint8_t *half = w + h * HALF;
-                __m256i sum = _mm256_maddubs_epi16(sfq_avx2_row(half, r), sfq_avx2_quad(token, r));
-                if (run == 2)
-                    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1),
-                                                                     sfq_avx2_quad(token, r + 1)));
-                SFQ_ADD_EPI32(total[i][h], _mm256_madd_epi16(sum, ones));
+            for (int i = 0; i < mr; i++) {
+                const int8_t *token = a + (size_t)i * lda;
+                SFQ_UNROLL
+                for (int h = 0; h < 2; h++) {
+                    const uint8_t *half = w + h * HALF;
+                    __m256i sum =
+                        _mm256_maddubs_epi16(sfq_avx2_row(half, r), sfq_avx2_quad(token, r));
+                    if (run == 2)
+                        sum = _mm256_add_epi16(sum,
+                                               _mm256_maddubs_epi16(sfq_avx2_row(half, r + 1),
+                                                                    sfq_avx2_quad(token, r + 1)));
+                    SFQ_ADD_EPI32(total[i][h], _mm256_madd_epi16(sum, ones));
+                }
             }
         }
     }
@@ -109,54 +131,65 @@ SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const 
     }
 }
 
+#define TILE(kind, mr)                             \
+    case mr:                                       \
+        kind(acc, w, a, lda, rows, next, run, mr); \
+        break
+
 SFQ_INLINE void short_tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
-                            size_t lda, size_t tokens, size_t rows, const size_t run)
+                            size_t lda, size_t tokens, size_t rows, later next, const size_t run)
 {
-    size_t m = 0;
-    for (; m + SHORT_M <= tokens; m += SHORT_M)
-        short_tile(acc + m, w, a + m * lda, lda, rows, run, SHORT_M);
-    if (tokens - m >= 2) {
-        short_tile(acc + m, w, a + m * lda, lda, rows, run, 2);
-        m += 2;
+    for (size_t taken; tokens > 0; tokens -= taken, acc += taken, a += taken * lda) {
+        taken = sfq_min_size(SHORT_M, tokens);
+        switch (taken) {
+            TILE(short_tile, 1);
+            TILE(short_tile, 2);
+            TILE(short_tile, 3);
+            TILE(short_tile, 4);
+        }
+        next.at = NULL;
     }
-    if (m < tokens)
-        short_tile(acc + m, w, a + m * lda, lda, rows, run, 1);
 }
 
 SFQ_INLINE void tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
-                      size_t tokens, size_t rows, const size_t run)
+                      size_t tokens, size_t rows, later next, const size_t run)
 {
-    size_t m = 0;
-    for (; m + TILE_M <= tokens; m += TILE_M)
-        tile(acc + m, w, a + m * lda, lda, rows, run, TILE_M);
-    if (tokens - m >= 3) {
-        tile(acc + m, w, a + m * lda, lda, rows, run, 3);
-        m += 3;
+    for (size_t taken; tokens > 0; tokens -= taken, acc += taken, a += taken * lda) {
+        taken = sfq_min_size(TILE_M, tokens);
+        switch (taken) {
+            TILE(tile, 1);
+            TILE(tile, 2);
+            TILE(tile, 3);
+            TILE(tile, 4);
+            TILE(tile, 5);
+            TILE(tile, 6);
+        }
+        next.at = NULL;
     }
-    for (; m < tokens; m++)
-        tile(acc + m, w, a + m * lda, lda, rows, run, 1);
 }
 
 void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
-                         const int8_t *a, size_t lda, size_t rows, size_t blocks)
+                         const int8_t *a, size_t lda, size_t rows, size_t blocks,
+                         const uint8_t *next)
 {
     const size_t count = blocks * SFQ_BLOCK_ROWS;
+    const later behind = {next, sfq_block_bytes(bits) / SFQ_BLOCK_ROWS};
     switch (bits) {
     case 2:
-        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_2);
+        tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_2);
         break;
     case 3:
     case 4:
-        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_4);
+        tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_4);
         break;
     case 5:
-        tiles(acc, codes, a, lda, rows, count, SFQ_RUN_5);
+        tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_5);
         break;
     case 6:
-        short_tiles(acc, codes, a, lda, rows, count, SFQ_RUN_6);
+        short_tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_6);
         break;
     default:
-        short_tiles(acc, codes, a, lda, rows, count, SFQ_RUN_7);
+        short_tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_7);
         break;
     }
 }

@@ -12,8 +12,9 @@ enum { SFQ_RUN_2 = 16, SFQ_RUN_3 = 8, SFQ_RUN_4 = 8, SFQ_RUN_5 = 4, SFQ_RUN_6 = 
  * multiple of 64; out 32-byte aligned. */
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k);
 /* acc[rows][16] += sums of code * activation over `blocks` blocks that were unpacked to bytes.
- * Row m of the activations is a + m*lda. */
+ * Row m of the activations is a + m*lda. next: packed blocks that are needed later, as many. */
 void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int bits,
-                         const int8_t *a, size_t lda, size_t rows, size_t blocks);
+                         const int8_t *a, size_t lda, size_t rows, size_t blocks,
+                         const uint8_t *next);
 
 #endif

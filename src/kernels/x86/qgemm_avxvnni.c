@@ -7,7 +7,8 @@
 #define QGEMM_NAME sfq_qgemm_avxvnni
 #define QGEMM_BYTE_BITS 8
 #define QGEMM_ROW_BYTES sfq_qrow_bytes_avxvnni
-#define QGEMM_BYTES_MANY sfq_gemm_bytes_avxvnni
+#define QGEMM_BYTES_MANY(acc, codes, bits, a, lda, rows, blocks, next) \
+    sfq_gemm_bytes_avxvnni(acc, codes, bits, a, lda, rows, blocks)
 #define QGEMM_SPLIT sfq_split_codes_avxvnni
 #define QGEMM_PLANES sfq_gemm_planes_avxvnni
 #include "kernels/x86/qgemm_template.h"

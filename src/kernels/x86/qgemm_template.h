@@ -5,17 +5,18 @@
  *   QGEMM_NAME(a, panel_begin, panel_end)  the kernel
  *   QGEMM_BYTE_BITS             widest codes that go through bytes when the activations fit them
  *   QGEMM_ROW_BYTES             one token on codes of these widths (qrow.h)
- *   QGEMM_BYTES_MANY            several (qbytes_*.h)
+ *   QGEMM_BYTES_MANY            several (qbytes_*.h); `next`: the codes behind these
  *   QGEMM_SPLIT, QGEMM_PLANES   if the level has them: activations to two planes of bytes, and
  *                               products with these
  *
- * The general multiply: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast quad of int16
+ * The general multiply: 8-bit codes widened to 16 bits, vpmaddwd with a broadcast pair of int16
  * activations, vpaddd. It cannot saturate, needs no sign trick, and takes activations of up to 14
- * bits at the same speed. A vector holds 4 outputs x 2 partial sums; a panel of 16 outputs takes 4,
- * and 3 tokens fill 12 of the 16 registers.
+ * bits at the same speed. A vector holds 8 outputs x 2 inputs; 6 tokens x 16 outputs fill 12 of the
+ * 16 registers.
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
- * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
+ * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch, and
+ * while the first of them are multiplied, the next chunk is fetched.
  * Integer sums are exact, so none of this can be seen in the result; the float chain over segments
  * is the same in all cases. */
 #ifndef SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
@@ -36,9 +37,9 @@ enum {
     CHUNK_K = 512, /* 16 KB of widened codes: half of a small L1 */
     CHUNK_BLOCKS = CHUNK_K / SFQ_BLOCK_K,
     TOKENS = 96, /* of a pass: their codes stay in a small L2 */
-    TILE_M = 3,
-    WIDEN_FROM = 9, /* tokens from which widening once is cheaper */
-    QUAD_BYTES = SFQ_ROW_BYTES,
+    TILE_M = 6,
+    HALF = 32,                /* bytes of a row in a register */
+    WIDEN_FROM = 9,           /* tokens from which widening once is cheaper */
     GROUP_BYTES = 512 * 1024, /* panels that passes of few rows share: they stay in L2 too */
     AHEAD = 2048,             /* bytes to prefetch ahead of a stream */
     NARROW_BYTES = 208 * 1024,
@@ -55,65 +56,92 @@ typedef struct qgemm_scratch {
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
 
-SFQ_INLINE __m256i load_wide(const void *w, size_t index, bool wide)
+/* Half h of row r as words: inputs 0 and 1 of 8 outputs, and inputs 2 and 3. */
+SFQ_INLINE void widen_half(__m256i out[2], const uint8_t *codes, size_t r, size_t h)
 {
-    if (wide)
-        return _mm256_load_si256((const __m256i *)w + index);
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)w + index));
+    const __m256i v = sfq_avx2_row(codes + h * HALF, r);
+    const __m128i lanes = _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
+    const __m256i first = _mm256_broadcastsi128_si256(lanes);
+    /* Indices 0, 1, 4, 5, .. become 2, 3, 6, 7, ..; -1, for a zero, stays. */
+    const __m256i second = _mm256_or_si256(first, _mm256_set1_epi16(2));
+    out[0] = _mm256_shuffle_epi8(v, first);
+    out[1] = _mm256_shuffle_epi8(v, second);
 }
 
-/* acc[mr][16] (+)= codes of `quads` rows times the activations of mr tokens. */
-SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
-                     size_t quads, bool add, const bool wide, const int mr)
+/* Two activations in every 32-bit lane. */
+SFQ_INLINE __m256i pair(const int16_t *a)
 {
-    __m256i sum[TILE_M][4];
+    int32_t two;
+    memcpy(&two, a, sizeof two);
+    return _mm256_set1_epi32(two);
+}
+
+/* acc[mr][16] = or += codes of `quads` rows times the activations of mr tokens. `next`, if there:
+ * as many rows that are needed later, fetched meanwhile. */
+SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
+                     size_t quads, bool add, const uint8_t *next, const bool wide, const size_t mr)
+{
+    __m256i sum[TILE_M][2];
     SFQ_UNROLL
-    for (int i = 0; i < mr; i++) {
-        SFQ_UNROLL
-        for (int j = 0; j < 4; j++)
-            sum[i][j] = _mm256_setzero_si256();
+    for (size_t i = 0; i < mr; i++) {
+        const __m256i *in = (const __m256i *)(const void *)acc[i];
+        sum[i][0] = add ? _mm256_load_si256(in) : _mm256_setzero_si256();
+        sum[i][1] = add ? _mm256_load_si256(in + 1) : _mm256_setzero_si256();
     }
     for (size_t q = 0; q < quads; q++) {
-        __m256i v[4];
-        if (!wide)
-            _mm_prefetch((const char *)w + q * QUAD_BYTES + AHEAD, _MM_HINT_T0);
+        __m256i v[2][2]; /* outputs 0..7 and 8..15; pairs of inputs */
+        if (wide) {
+            if (next)
+                _mm_prefetch((const char *)next + q * SFQ_ROW_BYTES, _MM_HINT_T1);
+        } else {
+            _mm_prefetch((const char *)w + q * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
+            widen_half(v[0], w, q, 0);
+            widen_half(v[1], w, q, 1);
+        }
         SFQ_UNROLL
-        for (int j = 0; j < 4; j++)
-            v[j] = load_wide(w, 4 * q + (size_t)j, wide);
-        SFQ_UNROLL
-        for (int i = 0; i < mr; i++) {
-            const int16_t *quad = a + (size_t)i * lda + 4 * q;
-            __m256i x =
-                _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)quad));
+        for (size_t p = 0; p < 2; p++) {
+            if (wide) {
+                v[0][p] = _mm256_load_si256((const __m256i *)w + 4 * q + 2 * p);
+                v[1][p] = _mm256_load_si256((const __m256i *)w + 4 * q + 2 * p + 1);
+            }
             SFQ_UNROLL
-            for (int j = 0; j < 4; j++) {
-                SFQ_ADD_EPI32(sum[i][j], _mm256_madd_epi16(v[j], x));
+            for (size_t i = 0; i < mr; i++) {
+                const __m256i x = pair(a + i * lda + 4 * q + 2 * p);
+                SFQ_ADD_EPI32(sum[i][0], _mm256_madd_epi16(v[0][p], x));
+                SFQ_ADD_EPI32(sum[i][1], _mm256_madd_epi16(v[1][p], x));
             }
         }
     }
     SFQ_UNROLL
-    for (int i = 0; i < mr; i++) {
+    for (size_t i = 0; i < mr; i++) {
         __m256i *out = (__m256i *)(void *)acc[i];
-        __m256i lo = sfq_avx2_fold(sum[i][0], sum[i][1]), hi = sfq_avx2_fold(sum[i][2], sum[i][3]);
-        _mm256_store_si256(out, add ? _mm256_add_epi32(lo, out[0]) : lo);
-        _mm256_store_si256(out + 1, add ? _mm256_add_epi32(hi, out[1]) : hi);
+        _mm256_store_si256(out, sum[i][0]);
+        _mm256_store_si256(out + 1, sum[i][1]);
     }
 }
 
+#define TILE(mr)                                                                            \
+    case mr:                                                                                \
+        if (wide)                                                                           \
+            tile(acc + m, w, a + m * lda, lda, quads, add, m == 0 ? next : NULL, true, mr); \
+        else                                                                                \
+            tile(acc + m, w, a + m * lda, lda, quads, add, NULL, false, mr);                \
+        break
+
 static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
-                  size_t rows, size_t quads, bool add, bool wide)
+                  size_t rows, size_t quads, bool add, const uint8_t *next, bool wide)
 {
-    size_t m = 0;
-    for (; m + TILE_M <= rows; m += TILE_M) {
-        if (wide)
-            tile(acc + m, w, a + m * lda, lda, quads, add, true, 3);
-        else
-            tile(acc + m, w, a + m * lda, lda, quads, add, false, 3);
+    for (size_t m = 0, taken; m < rows; m += taken) {
+        taken = sfq_min_size(TILE_M, rows - m);
+        switch (taken) {
+            TILE(1);
+            TILE(2);
+            TILE(3);
+            TILE(4);
+            TILE(5);
+            TILE(6);
+        }
     }
-    if (rows - m == 2)
-        tile(acc + m, w, a + m * lda, lda, quads, add, wide, 2);
-    else if (rows - m == 1)
-        tile(acc + m, w, a + m * lda, lda, quads, add, wide, 1);
 }
 
 /* Where the activations of a pass are read from. */
@@ -144,7 +172,7 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
         (void)form;
 #endif
         QGEMM_BYTES_MANY(t->acc, codes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded, rows,
-                         count);
+                         count, panel + (b + count) * sfq_block_bytes(g->bits));
     }
 }
 
@@ -160,18 +188,24 @@ static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_
         const uint8_t *src = panel + b * sfq_block_bytes(g->bits);
         const void *w = src;
         count = sfq_min_size(CHUNK_BLOCKS, end - b);
+        const uint8_t *next = src + count * sfq_block_bytes(g->bits);
         if (g->bits != 8) {
             sfq_unpack_blocks_avx2(t->bytes, src, g->bits, count);
             w = src = t->bytes;
         }
         if (wide) {
             __m256i *out = (__m256i *)(void *)t->wide;
-            for (size_t i = 0; i < count * SFQ_BLOCK_WEIGHTS / 16; i++)
-                _mm256_store_si256(out + i, load_wide(src, i, false));
+            for (size_t r = 0; r < count * SFQ_BLOCK_ROWS; r++)
+                for (size_t h = 0; h < 2; h++) {
+                    __m256i v[2];
+                    widen_half(v, src, r, h);
+                    _mm256_store_si256(out + 4 * r + h, v[0]);
+                    _mm256_store_si256(out + 4 * r + 2 + h, v[1]);
+                }
             w = t->wide;
         }
         tiles(t->acc, w, g->a + m0 * g->k_padded + b * SFQ_BLOCK_K, g->k_padded, rows,
-              count * SFQ_BLOCK_ROWS, b != first, wide);
+              count * SFQ_BLOCK_ROWS, b != first, next, wide);
     }
 }
 
