@@ -38,12 +38,12 @@ enum {
     CHUNK_BLOCKS = CHUNK_K / SFQ_BLOCK_K,
     TOKENS = 96, /* of a pass: their codes stay in a small L2 */
     TILE_M = 6,
-    HALF = 32,                /* bytes of a row in a register */
-    WIDEN_FROM = 9,           /* tokens from which widening once is cheaper */
-    GROUP_BYTES = 512 * 1024, /* panels that passes of few rows share: they stay in L2 too */
-    AHEAD = 2048,             /* bytes to prefetch ahead of a stream */
-    NARROW_BYTES = 208 * 1024,
-    PAST_CACHES = 1 << 20 /* bytes of outputs from which they are stored past the caches */
+    TILES = 12,                /* a multiple of the tokens of every tile, here and in qbytes_*.c */
+    HALF = 32,                 /* bytes of a row in a register */
+    WIDEN_FROM = 9,            /* tokens from which widening once is cheaper */
+    AHEAD = 2048,              /* bytes to prefetch ahead of a stream */
+    NARROW_BYTES = 400 * 1024, /* 48 rows of 8192 inputs: with their codes in a small L2 */
+    PAST_CACHES = 1 << 20      /* bytes of outputs from which they are stored past the caches */
 };
 
 typedef struct qgemm_scratch {
@@ -308,15 +308,21 @@ static bool narrow_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, si
     return true;
 }
 
+/* `room` rows, less those that would leave a tile of any kind unfilled. */
+static size_t whole_tiles(size_t room)
+{
+    return room > TILES ? room / TILES * TILES : room;
+}
+
 /* Readies a pass over rows m0..: how many (at most TOKENS) and in which form. */
 static qgemm_form pass_begin(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t *rows)
 {
     const size_t left = sfq_min_size(TOKENS, g->m - m0), room = sizeof t->narrow / g->k_padded;
-    *rows = sfq_min_size(left, room);
+    *rows = sfq_min_size(left, whole_tiles(room));
     if (*rows > 0 && narrow_rows(g, t, m0, *rows))
         return FORM_BYTES;
 #ifdef QGEMM_PLANES
-    *rows = sfq_min_size(left, room / 2);
+    *rows = sfq_min_size(left, whole_tiles(room / 2));
     for (size_t i = 0; i < *rows; i++)
         QGEMM_SPLIT(t->narrow + 2 * i * g->k_padded, g->a + (m0 + i) * g->k_padded, g->k_padded);
     if (*rows > 0)
@@ -326,8 +332,8 @@ static qgemm_form pass_begin(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m
     return FORM_WORDS;
 }
 
-/* All rows times panels [begin, end), which fit L2 where that is possible. */
-static void qgemm_group(const sfq_qgemm_args *a, size_t begin, size_t end)
+/* All rows times panels [begin, end). */
+static void qgemm_rows(const sfq_qgemm_args *a, size_t begin, size_t end)
 {
     qgemm_scratch *t = a->scratch;
     for (size_t m0 = 0, rows; m0 < a->m; m0 += rows) {
@@ -390,14 +396,12 @@ static void qgemm_row(const sfq_qgemm_args *g, size_t begin, size_t end)
 
 void QGEMM_NAME(const sfq_qgemm_args *a, size_t panel_begin, size_t panel_end)
 {
-    const size_t group = sfq_max_size(1, GROUP_BYTES / a->panel_bytes);
     assert(((uintptr_t)a->scratch & 63) == 0);
     if (a->m == 1 && 2 * a->k_padded <= NARROW_BYTES) {
         qgemm_row(a, panel_begin, panel_end);
         return;
     }
-    for (size_t p = panel_begin; p < panel_end; p += group)
-        qgemm_group(a, p, sfq_min_size(p + group, panel_end));
+    qgemm_rows(a, panel_begin, panel_end);
     _mm_sfence(); /* behind stores past the caches */
 }
 
