@@ -12,7 +12,7 @@ enum {
     SFQ_DECODE_ROWS = 32,             /* up to here all rows at once, cut along the panels */
     SFQ_GROUP_ROWS = 16,              /* blocks of rows keep groups of packed rows whole */
     SFQ_TOKEN_BLOCK = SFQ_QGEMM_ROWS, /* rows per item beyond that */
-    SFQ_PANEL_CHUNK = 16,             /* panels per item at most */
+    SFQ_PANEL_CHUNK = 32,             /* panels per item at most */
     SFQ_STREAMS = 4,                  /* panels that a kernel reads side by side for one row */
     SFQ_QUANT_CODES = 8192,           /* codes that wait on the stack to be packed */
     SFQ_ITEMS_PER_THREAD = 4,
