@@ -50,8 +50,6 @@ SFQ_INLINE vec v_tanh(vec x)
     return v_or(y, v_and(v_set1(-0.0f), x)); /* the sign of x */
 }
 
-#ifdef V_TABLES
-
 /* erf(size / sqrt 2) for size >= 0: around each multiple of 0.4 a polynomial in 2.5 size less that
  * multiple; from 5.8 on 1. The errors are those of the leading coefficient's rounding, 3.3e-8. */
 SFQ_INLINE vec v_erf_root_half(vec size)
@@ -95,36 +93,5 @@ SFQ_INLINE vec v_gelu(vec x)
     const vec half = v_set1(0.5f), size = v_abs(x);
     return v_fma(v_mul(size, half), v_erf_root_half(size), v_mul(x, half));
 }
-
-#else
-
-/* 1 + erf(z): 1 + z P(z^2) below 1; above, erfc(|z|) = e^-R(|z|) is taken itself or from 2, so that
- * nothing cancels for z < -1. Beyond 4.25 erfc counts as 0 (it is below 2e-9). */
-SFQ_INLINE vec v_one_plus_erf(vec z)
-{
-    /* erf z / z in z^2 < 1, 3e-11 */
-    static const float p[8] = {1.12837917f,    -0.376126385f,    0.112837827f,    -0.0268654458f,
-                               0.00522107489f, -0.000848471159f, 0.000112705455f, -9.68013938e-06f};
-    /* -ln erfc z on 1..4.3, 8e-9 */
-    static const float r[10] = {-0.000424891033f, 1.13071850f,    0.630859150f,     0.111169130f,
-                                -0.0271853777f,   0.00510645813f, -0.000698755951f, 6.47987455e-05f,
-                                -3.59531694e-06f, 8.87546232e-08f};
-    const vec one = v_set1(1.0f);
-    vec size = v_abs(z), square = v_mul(z, z);
-    vec small = v_fma(z, v_poly(square, p, 8), one);
-    vec bounded = v_min(v_set1(4.3f), size);
-    vec tail = v_exp(v_sub(v_zero(), v_poly(bounded, r, 10)));
-    tail = v_choose(v_less(v_set1(4.25f), size), v_zero(), tail);
-    vec large = v_choose(v_negative(z), tail, v_sub(v_set1(2.0f), tail));
-    return v_choose(v_less(size, one), small, large);
-}
-
-SFQ_INLINE vec v_gelu(vec x)
-{
-    vec z = v_mul(x, v_set1(0.707106781f));
-    return v_mul(v_mul(x, v_set1(0.5f)), v_one_plus_erf(z));
-}
-
-#endif
 
 #endif

@@ -66,14 +66,18 @@ SFQ_INLINE vec_mask v_less(vec a, vec b)
     return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
 }
 
-SFQ_INLINE vec_mask v_negative(vec x)
-{
-    return x;
-}
-
 SFQ_INLINE vec v_choose(vec_mask yes, vec a, vec b)
 {
     return _mm256_blendv_ps(b, a, yes);
+}
+
+/* table[i mod 16] in each lane, of the float i + 1.5 * 2^23 */
+SFQ_INLINE vec v_pick(const float *table, vec i)
+{
+    const __m256i index = _mm256_castps_si256(i);
+    const vec low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+    const vec high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
 }
 
 /* 2^n for integers |n| <= 126 */

@@ -76,17 +76,10 @@ SFQ_INLINE vec_mask v_less(vec a, vec b)
     return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
 }
 
-SFQ_INLINE vec_mask v_negative(vec x)
-{
-    return _mm512_movepi32_mask(_mm512_castps_si512(x));
-}
-
 SFQ_INLINE vec v_choose(vec_mask yes, vec a, vec b)
 {
     return _mm512_mask_blend_ps(yes, b, a);
 }
-
-#define V_TABLES /* there is v_pick */
 
 /* table[i mod 16] in each lane, of the float i + 1.5 * 2^23 */
 SFQ_INLINE vec v_pick(const float *table, vec i)
