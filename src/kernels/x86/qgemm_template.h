@@ -15,10 +15,9 @@
  * 16 registers.
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
- * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch, and
- * while the first of them are multiplied, the next chunk is fetched.
- * Integer sums are exact, so none of this can be seen in the result; the float chain over segments
- * is the same in all cases. */
+ * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
+ * While the first tokens are multiplied, the next chunk is fetched to L2. Integer sums are exact, so
+ * none of this can be seen in the result; the float chain over segments is the same in all cases. */
 #ifndef SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
 #define SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
 
@@ -40,8 +39,7 @@ enum {
     TILE_M = 6,
     TILES = 12,                /* a multiple of the tokens of every tile, here and in qbytes_*.c */
     HALF = 32,                 /* bytes of a row in a register */
-    WIDEN_FROM = 9,            /* tokens from which widening once is cheaper */
-    AHEAD = 2048,              /* bytes to prefetch ahead of a stream */
+    WIDEN_FROM = 17,           /* tokens from which widening once is cheaper */
     NARROW_BYTES = 400 * 1024, /* 48 rows of 8192 inputs: with their codes in a small L2 */
     PAST_CACHES = 1 << 20      /* bytes of outputs from which they are stored past the caches */
 };
@@ -90,11 +88,9 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
     }
     for (size_t q = 0; q < quads; q++) {
         __m256i v[2][2]; /* outputs 0..7 and 8..15; pairs of inputs */
-        if (wide) {
-            if (next)
-                _mm_prefetch((const char *)next + q * SFQ_ROW_BYTES, _MM_HINT_T1);
-        } else {
-            _mm_prefetch((const char *)w + q * SFQ_ROW_BYTES + AHEAD, _MM_HINT_T0);
+        if (next)
+            _mm_prefetch((const char *)next + q * SFQ_ROW_BYTES, _MM_HINT_T1);
+        if (!wide) {
             widen_half(v[0], w, q, 0);
             widen_half(v[1], w, q, 1);
         }
@@ -120,18 +116,19 @@ SFQ_INLINE void tile(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *
     }
 }
 
-#define TILE(mr)                                                                            \
-    case mr:                                                                                \
-        if (wide)                                                                           \
-            tile(acc + m, w, a + m * lda, lda, quads, add, m == 0 ? next : NULL, true, mr); \
-        else                                                                                \
-            tile(acc + m, w, a + m * lda, lda, quads, add, NULL, false, mr);                \
+#define TILE(mr)                                                           \
+    case mr:                                                               \
+        if (wide)                                                          \
+            tile(acc + m, w, a + m * lda, lda, quads, add, at, true, mr);  \
+        else                                                               \
+            tile(acc + m, w, a + m * lda, lda, quads, add, at, false, mr); \
         break
 
 static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, size_t lda,
                   size_t rows, size_t quads, bool add, const uint8_t *next, bool wide)
 {
     for (size_t m = 0, taken; m < rows; m += taken) {
+        const uint8_t *at = m == 0 ? next : NULL;
         taken = sfq_min_size(TILE_M, rows - m);
         switch (taken) {
             TILE(1);
