@@ -367,7 +367,7 @@ static void row_panels(const sfq_qgemm_args *g, size_t p, size_t step, size_t st
                          _MM_HINT_T0);
         if (g->bits <= QGEMM_BYTE_BITS) {
             const sfq_qrow_bytes a = {t->narrow + k, g->k_padded, shift};
-            QGEMM_ROW_BYTES(t->acc, codes, stride, streams, g->bits, a, blocks);
+            QGEMM_ROW_BYTES(t->acc, codes, stride, streams, g->bits, &a, blocks);
         } else {
             sfq_qrow_words_avx2(t->acc, codes, stride, streams, g->a + k, blocks);
         }

@@ -19,7 +19,8 @@ static inline size_t sfq_qrow_step(const sfq_qgemm_args *g, size_t begin, size_t
 }
 
 /* Activations as bytes: a = high * 2^shift + low, the plane of low ones `plane` bytes behind
- * that of the high ones. shift 0: all are within +-127 and there are no low ones. */
+ * that of the high ones. shift 0: all are within +-127 and there are no low ones. Passed by address:
+ * a copy on the stack is written in pieces and read whole, which waits for every store before. */
 typedef struct sfq_qrow_bytes {
     const int8_t *high;
     size_t plane;
@@ -32,9 +33,9 @@ int sfq_qrow_split_avx2(int8_t *out, const int16_t *a, size_t k);
 
 /* streams: 1 or 4. Codes of 2..7 bits (avx2), 2..8 (avxvnni). */
 void sfq_qrow_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, size_t stride,
-                         size_t streams, int bits, sfq_qrow_bytes a, size_t blocks);
+                         size_t streams, int bits, const sfq_qrow_bytes *a, size_t blocks);
 void sfq_qrow_bytes_avxvnni(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, size_t stride,
-                            size_t streams, int bits, sfq_qrow_bytes a, size_t blocks);
+                            size_t streams, int bits, const sfq_qrow_bytes *a, size_t blocks);
 /* Codes of 8 bits, activations of up to 14. */
 void sfq_qrow_words_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, size_t stride,
                          size_t streams, const int16_t *a, size_t blocks);

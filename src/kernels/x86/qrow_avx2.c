@@ -21,8 +21,9 @@ SFQ_INLINE void dot_codes(__m256i *total, __m256i *run, __m256i codes, __m256i x
 }
 
 /* Short: the processors' own prefetchers go on where this begins, and four streams of longer ones
- * hinder them (Zen 3, 8 bits: 29 GB/s with 2 KB, 33 with 256 or 512 bytes). */
-#define QROW_AHEAD 512
+ * hinder them (Zen 3, 8 bits: 29 GB/s with 2 KB, 33 with 256 or 512 bytes). The narrowest codes are
+ * read between longer work. */
+#define QROW_AHEAD(bits) ((bits) < 4 ? 2048 : 512)
 #define QROW_NAME sfq_qrow_bytes_avx2
 #define QROW_NO_8
 #include "kernels/x86/qrow_template.h"
@@ -64,7 +65,7 @@ SFQ_INLINE void dot_block(__m256i sum[4], const uint8_t *codes, const int16_t *a
         const __m128i *in = (const __m128i *)(const void *)row;
         const __m256i x =
             _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(a + 4 * r)));
-        _mm_prefetch((const char *)row + QROW_AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)row + QROW_AHEAD(8), _MM_HINT_T0);
         SFQ_ADD_EPI32(s0, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(in)), x));
         SFQ_ADD_EPI32(s1, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(in + 1)), x));
         SFQ_ADD_EPI32(s2, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(in + 2)), x));

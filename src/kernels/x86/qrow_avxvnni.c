@@ -21,6 +21,6 @@ SFQ_INLINE void dot_codes(__m256i *total, __m256i *run, __m256i codes, __m256i x
     SFQ_DPBUSD_YMM(*total, codes, x);
 }
 
-#define QROW_AHEAD 2048
+#define QROW_AHEAD(bits) 2048
 #define QROW_NAME sfq_qrow_bytes_avxvnni
 #include "kernels/x86/qrow_template.h"
