@@ -4,9 +4,11 @@
  * panels at once. */
 #include "check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { DATA_RANDOM, DATA_MAX, DATA_MIN, DATA_KINDS };
+/* Peaked: activations as they are, scaled to a few large values that stand alone or in pairs. */
+enum { DATA_RANDOM, DATA_MAX, DATA_MIN, DATA_PEAKED, DATA_KINDS };
 
 typedef struct qgemm_case {
     sfq_qgemm_args a;
@@ -44,6 +46,22 @@ static void pack_activations(sfq_qgemm_args *a)
     a->a_bytes = bytes;
 }
 
+/* The code behind `last`. */
+static int random_code(int data, int limit, int last)
+{
+    const int any = (int)check_between(0, 2 * (size_t)limit) - limit;
+    if (data == DATA_MAX || data == DATA_MIN)
+        return data == DATA_MAX ? limit : -limit;
+    if (data == DATA_RANDOM)
+        return any;
+    if (last != 0 && check_between(0, 30) == 0) { /* pairs about the bound of their 16-bit sum */
+        const int rest = limit + (int)check_between(0, 4) - abs(last);
+        return rest > limit ? limit : last > 0 ? rest : -rest;
+    }
+    const bool large = check_between(0, abs(last) > limit / 2 ? 1 : 80) == 0;
+    return !large ? any / 5 : any % 2 ? any : any > 0 ? limit : -limit;
+}
+
 static void random_activations(qgemm_case *c, int data)
 {
     sfq_qgemm_args *a = &c->a;
@@ -54,10 +72,9 @@ static void random_activations(qgemm_case *c, int data)
     memset(codes, 0, a->m * a->k_padded * sizeof *codes);
     memset(sums, 0, a->m * a->segments * sizeof *sums);
     for (size_t m = 0; m < a->m; m++) {
+        int code = 0;
         for (size_t k = 0; k < c->k; k++) {
-            int code = data == DATA_MAX   ? limit
-                       : data == DATA_MIN ? -limit
-                                          : (int)check_between(0, 2 * (size_t)limit) - limit;
+            code = random_code(data, limit, code);
             codes[m * a->k_padded + k] = (int16_t)code;
             sums[m * a->segments + k / a->segment_k] += code;
         }
@@ -85,7 +102,9 @@ static qgemm_case make_case(size_t m, size_t n, size_t k, size_t segment_k, int 
     a->share = (size_t)1 << check_between(0, 4);
     a->panel_bytes = a->k_blocks * sfq_block_bytes(bits);
     c.act_bits = segment_k <= 1024 && check_u64() % 2 ? (int)check_between(8, 14) : 8;
-    a->codes = random_panels(&c, data == DATA_RANDOM ? DATA_RANDOM : (int)check_between(1, 2));
+    a->codes = random_panels(&c, data == DATA_RANDOM   ? DATA_RANDOM
+                                 : data == DATA_PEAKED ? (int)check_between(0, 2)
+                                                       : (int)check_between(1, 2));
     random_activations(&c, data);
     float *scales = CHECK_ARRAY(float, c.panels * a->segments * (16 / a->share));
     check_floats(scales, c.panels * a->segments * (16 / a->share), CHECK_PLAIN);
@@ -239,7 +258,9 @@ void check_qgemm(const sfq_kernels *k)
     by_hand(k);
     for (int turn = 0; turn < 420; turn++) {
         const int bits = 2 + turn % 7;
-        const int data = turn % 5 == 0 ? (int)check_between(0, DATA_KINDS - 1) : DATA_RANDOM;
+        const int data = turn % 5 == 0  ? (int)check_between(0, DATA_KINDS - 1)
+                         : turn % 5 < 3 ? DATA_PEAKED
+                                        : DATA_RANDOM;
         const bool large = turn % 10 == 9;
         size_t kk = check_between(1, turn % 2 ? 130 : 1500);
         size_t segment = 64 * check_between(1, 16);
@@ -255,7 +276,8 @@ void check_qgemm(const sfq_kernels *k)
     }
     for (int turn = 0; turn < 12; turn++) { /* rows too long for some or all forms of scratch */
         size_t kk = 1000 * (turn % 2 ? check_between(107, 120) : check_between(213, 230));
-        qgemm_case c = make_case(check_between(1, 3), 17, kk, 1024, turn % 3 ? 8 : 5, DATA_RANDOM);
+        qgemm_case c = make_case(check_between(1, 3), 17, kk, 1024, turn % 3 ? 8 : 5,
+                                 turn % 4 < 2 ? DATA_RANDOM : DATA_PEAKED);
         against_ref(k, &c);
         invariance(k, &c);
         check_reset();
@@ -264,6 +286,15 @@ void check_qgemm(const sfq_kernels *k)
     against_ref(k, &many);
     invariance(k, &many);
     check_reset();
+    for (int bits = 7; bits <= 8; bits++) {
+        qgemm_case peaked = make_case(110, 40, 5000, 1024, bits, DATA_PEAKED);
+        peaked.act_bits = 8;
+        peaked.a.codes = random_panels(&peaked, DATA_MAX);
+        random_activations(&peaked, DATA_PEAKED);
+        against_ref(k, &peaked);
+        invariance(k, &peaked);
+        check_reset();
+    }
     qgemm_case halves = make_case(300, 20, 4000, 1024, 5, DATA_RANDOM); /* too long for one pass */
     against_ref(k, &halves);
     check_reset();
@@ -293,7 +324,7 @@ static void bench_shape(const sfq_kernels *k, int bits, int act_bits, size_t m, 
     char what[64];
     qgemm_bench b = {.k = k, .c = make_case(m, n, kk, 1024, bits, DATA_RANDOM)};
     b.c.act_bits = act_bits;
-    random_activations(&b.c, DATA_RANDOM);
+    random_activations(&b.c, DATA_PEAKED);
     b.c.a.y = CHECK_ARRAY(float, m *b.c.a.ldy);
     snprintf(what, sizeof what, "bits=%d,%d M=%zu N=%zu K=%zu", bits, act_bits, m, n, kk);
     check_report(what, check_seconds(run_qgemm, &b), (double)(m * n * kk),

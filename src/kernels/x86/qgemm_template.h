@@ -6,6 +6,8 @@
  *   QGEMM_BYTE_BITS             widest codes that go through bytes when the activations fit them
  *   QGEMM_ROW_BYTES             one token on codes of these widths (qrow.h)
  *   QGEMM_BYTES_MANY            several (qbytes_*.h); `next`: the codes behind these
+ *   QGEMM_PARTS                 if wider codes go through bytes, too, the activations in parts
+ *                               (qparts_avx2.h)
  *   QGEMM_SPLIT, QGEMM_PLANES   if the level has them: activations to two planes of bytes, and
  *                               products with these
  *
@@ -41,6 +43,8 @@ enum {
     HALF = 32,                 /* bytes of a row in a register */
     WIDEN_FROM = 17,           /* tokens from which widening once is cheaper */
     NARROW_BYTES = 400 * 1024, /* 48 rows of 8192 inputs: with their codes in a small L2 */
+    PARTS = 32 * 1024,         /* of a pass */
+    PARTS_SHARE = 8,           /* of the quads of a pass: at most one in so many has a rest */
     PAST_CACHES = 1 << 20      /* bytes of outputs from which they are stored past the caches */
 };
 
@@ -50,6 +54,11 @@ typedef struct qgemm_scratch {
     int32_t acc[TOKENS][SFQ_PANEL_N];
     float sum[TOKENS][SFQ_PANEL_N];
     int8_t narrow[NARROW_BYTES]; /* activations as bytes, [rows][1 or 2][k_padded] */
+#ifdef QGEMM_PARTS
+    sfq_part parts[PARTS];                /* of all rows, one after the other */
+    const sfq_part *parts_of[TOKENS + 1]; /* where those of each row begin */
+    const sfq_part *part_at[TOKENS];      /* the first that is not yet added to a panel */
+#endif
 } qgemm_scratch;
 
 _Static_assert(sizeof(qgemm_scratch) <= SFQ_QGEMM_SCRATCH, "scratch");
@@ -144,6 +153,38 @@ static void tiles(int32_t (*acc)[SFQ_PANEL_N], const void *w, const int16_t *a, 
 /* Where the activations of a pass are read from. */
 typedef enum qgemm_form { FORM_WORDS, FORM_BYTES, FORM_PLANES } qgemm_form;
 
+#ifdef QGEMM_PARTS
+
+/* The rests of activations in blocks [first, end), whose 8-bit codes are given. */
+static void add_parts(qgemm_scratch *t, const uint8_t *codes, size_t first, size_t end, size_t rows)
+{
+    if (first == 0)
+        memcpy(t->part_at, t->parts_of, rows * sizeof t->part_at[0]);
+    for (size_t i = 0; i < rows; i++)
+        t->part_at[i] = sfq_add_parts_avx2(t->acc[i], codes, first * SFQ_BLOCK_ROWS,
+                                           end * SFQ_BLOCK_ROWS, t->part_at[i], t->parts_of[i + 1]);
+}
+
+/* The activations of rows m0.. to bytes and rests, unless they are too wide or the rests so many
+ * that words are quicker. */
+static bool part_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t rows)
+{
+    const size_t quads = g->k_padded / 4, most = sfq_min_size(PARTS, rows * quads / PARTS_SHARE);
+    size_t used = 0;
+    t->parts_of[0] = t->parts;
+    for (size_t i = 0, count; i < rows; i++, used += count) {
+        if (used + quads > PARTS ||
+            !sfq_part_codes_avx2(t->narrow + i * g->k_padded, t->parts + used, &count,
+                                 g->a + (m0 + i) * g->k_padded, g->k_padded) ||
+            used + count > most)
+            return false;
+        t->parts_of[i + 1] = t->parts + used + count;
+    }
+    return true;
+}
+
+#endif
+
 /* The same from the bytes in t->narrow. */
 static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel,
                                size_t s, size_t rows, qgemm_form form)
@@ -170,6 +211,10 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
 #endif
         QGEMM_BYTES_MANY(t->acc, codes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded, rows,
                          count, panel + (b + count) * sfq_block_bytes(g->bits));
+#ifdef QGEMM_PARTS
+        if (g->bits == 8)
+            add_parts(t, codes, b, b + count, rows);
+#endif
     }
 }
 
@@ -297,7 +342,11 @@ SFQ_INLINE void epilogue_row(const epilogue *e, const sfq_qgemm_args *g, size_t 
 static bool narrow_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size_t rows)
 {
     if (g->bits > QGEMM_BYTE_BITS)
+#ifdef QGEMM_PARTS
+        return part_rows(g, t, m0, rows);
+#else
         return false;
+#endif
     for (size_t i = 0; i < rows; i++)
         if (!sfq_narrow_codes_avx2(t->narrow + i * g->k_padded, g->a + (m0 + i) * g->k_padded,
                                    g->k_padded))
