@@ -241,7 +241,8 @@ typedef struct sfq_bench_shape {
 
 typedef struct sfq_probe_peak {
     const char *isa;  /* "amx", ...: the level of instructions; static */
-    const char *type; /* "int8", "int4" (byte products in 16-bit sums), "bf16", "f32"; static */
+    const char *type; /* "int8", "int7", "int4" (pairs, rows of byte products added in
+                         16 bits), "bf16", "f32"; static */
     double macs_per_second;
 } sfq_probe_peak;
 

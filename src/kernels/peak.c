@@ -5,6 +5,7 @@ const sfq_peak sfq_peaks[] = {
     {SFQ_ISA_REF, "f32", sfq_peak_f32_ref},
     {SFQ_ISA_AVX2, "f32", sfq_peak_f32_avx2},
     {SFQ_ISA_AVX2, "int8", sfq_peak_int8_avx2},
+    {SFQ_ISA_AVX2, "int7", sfq_peak_int7_avx2},
     {SFQ_ISA_AVX2, "int4", sfq_peak_int4_avx2},
     {SFQ_ISA_AVXVNNI, "int8", sfq_peak_int8_avxvnni},
     {SFQ_ISA_AVX512, "f32", sfq_peak_f32_avx512},

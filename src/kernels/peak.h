@@ -8,8 +8,9 @@
 
 typedef struct sfq_peak {
     sfq_isa isa;
-    /* "int8": sums of 32 bits, exact for 8-bit codes; "int4": byte products added in 16 bits, which
-     * codes of few bits allow for some rows; "f32"; "bf16": products of bfloat16, F32 sums */
+    /* "int8": sums of 32 bits, exact for 8-bit codes; "int7": byte products of which two are added
+     * in 16 bits; "int4": those of several rows, which codes of few bits allow; "f32"; "bf16":
+     * products of bfloat16, F32 sums */
     const char *type;
     uint64_t (*run)(size_t rounds); /* does and returns that many multiply-adds */
 } sfq_peak;
@@ -23,6 +24,7 @@ bool sfq_peak_usable(const sfq_peak *peak, sfq_isa max);
 uint64_t sfq_peak_f32_ref(size_t rounds);
 uint64_t sfq_peak_f32_avx2(size_t rounds);
 uint64_t sfq_peak_int8_avx2(size_t rounds);
+uint64_t sfq_peak_int7_avx2(size_t rounds);
 uint64_t sfq_peak_int4_avx2(size_t rounds);
 uint64_t sfq_peak_int8_avxvnni(size_t rounds);
 uint64_t sfq_peak_f32_avx512(size_t rounds);

@@ -57,15 +57,15 @@ static sfq_products count_products(const sfq_bench_model *m)
     return sum;
 }
 
-/* The number type that the blocks' matrices are multiplied in. Codes of few bits under 8-bit
- * activations may be added in 16 bits where there is no VNNI. */
+/* The number type that the blocks' matrices are multiplied in. Where there is no VNNI, codes under
+ * 8-bit activations may be multiplied as bytes and, of few bits, added in 16 bits. */
 static const char *number_type(const sfq_bench_model *m)
 {
     const sfq_net *net = m->engine->net;
     for (int i = 0; i < net->arch->layers; i++) {
         const sfq_matrix *up = &net->layer[i].up;
         if (up->k > 0 && up->packed)
-            return up->bits <= 5 && up->activation_bits <= 8 ? "int4" : "int8";
+            return up->activation_bits > 8 ? "int8" : up->bits > 5 ? "int7" : "int4";
         if (up->k > 0)
             return up->dtype == SFQ_BF16 ? "bf16" : "f32";
     }
@@ -74,8 +74,8 @@ static const char *number_type(const sfq_bench_model *m)
 
 static bool peak_serves(const sfq_probe_peak *p, const char *type)
 {
-    if (strcmp(type, "int4") == 0 && strcmp(p->type, "int8") == 0)
-        return true;
+    if (strncmp(type, "int", 3) == 0 && strncmp(p->type, "int", 3) == 0)
+        return strcmp(p->type, type) >= 0; /* wider ones serve, too */
     if (strcmp(type, "bf16") == 0 && strcmp(p->type, "f32") == 0)
         return true;
     return strcmp(p->type, type) == 0;
