@@ -1,5 +1,5 @@
 /* kernels/x86/qbytes_avx2.c - codes of 2..7 bits times activations within +-127, on bytes; 8 bits
- * where no pair of activations exceeds 128 (qparts_avx2.c).
+ * where no pair of activations adds up to more than 128 (qparts_avx2.c).
  *
  * vpmaddubsw adds pairs of products into 16 bits. As many rows as SFQ_RUN_b may be added there
  * before they must be widened to 32 bits by vpmaddwd with ones; the bounds are exact, so the sums

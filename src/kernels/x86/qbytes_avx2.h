@@ -1,5 +1,5 @@
 /* kernels/x86/qbytes_avx2.h - codes of 2..7 bits times activations that fit bytes, and of
- * 8 bits times such that have no pair above 128 in its absolute sum. */
+ * 8 bits times such of which no pair adds up to more than 128 in size. */
 #ifndef SFQ_KERNELS_X86_QBYTES_AVX2_H
 #define SFQ_KERNELS_X86_QBYTES_AVX2_H
 

@@ -10,8 +10,8 @@ typedef struct sfq_part {
     int32_t rest; /* four bytes */
 } sfq_part;
 
-/* int16 codes [k] to bytes: out + rest = a, where no pair of inputs 2i, 2i + 1 of out is above 128
- * in its absolute sum; the rests in ascending order to parts, k/4 at most, their number to *count.
+/* int16 codes [k] to bytes: out + rest = a, where no pair of inputs 2i, 2i + 1 of out adds up to
+ * more than 128 in size; the rests in ascending order to parts, k/4 at most, their number to *count.
  * false, and nothing of use anywhere, when a code leaves -127..127. k is a multiple of 64; out
  * 32-byte aligned. */
 bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int16_t *a, size_t k);
