@@ -185,7 +185,7 @@ static bool part_rows(const sfq_qgemm_args *g, qgemm_scratch *t, size_t m0, size
 
 #endif
 
-/* The same from the bytes in t->narrow. */
+/* Integer sums of one segment of a panel for the rows in t->narrow, into t->acc. */
 static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel,
                                size_t s, size_t rows, qgemm_form form)
 {
@@ -218,7 +218,7 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
     }
 }
 
-/* Integer sums of one segment of a panel for rows m0.. into t->acc. */
+/* The same from words, for rows m0... */
 static void segment_sums(const sfq_qgemm_args *g, qgemm_scratch *t, const uint8_t *panel, size_t s,
                          size_t m0, size_t rows)
 {
