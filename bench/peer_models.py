@@ -80,6 +80,7 @@ def clusters(n, k):
 
 
 def llama_matrices():
+    """Name, outputs, inputs, and the bits of the inputs as `sfq compress` chooses them at 8 bits."""
     s = LLAMA
     c, f, kv = s["hidden"], s["ffn"], s["kv"] * s["dim"]
     yield "lm_head", s["vocab"], c, 12
@@ -89,7 +90,7 @@ def llama_matrices():
         for name, n, k in (("mlp.down_proj", c, f), ("mlp.gate_proj", f, c), ("mlp.up_proj", f, c),
                            ("self_attn.k_proj", kv, c), ("self_attn.o_proj", c, c),
                            ("self_attn.q_proj", c, c), ("self_attn.v_proj", kv, c)):
-            yield p + name, n, k, 12
+            yield p + name, n, k, 12 if name == "mlp.down_proj" else 8
 
 
 def artifact(out, tokenizer):
