@@ -5,6 +5,7 @@
 #define SFQ_KERNELS_X86_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,23 @@ SFQ_INLINE __m256i sfq_avx2_mask(size_t n)
 {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lanes);
+}
+
+/* 32 int16 codes to bytes; *largest keeps the largest sizes, for sfq_avx2_are_bytes. */
+SFQ_INLINE __m256i sfq_avx2_narrow(const int16_t *a, __m256i *largest)
+{
+    const __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)a);
+    const __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(a + 16));
+    *largest = _mm256_max_epu16(*largest, _mm256_abs_epi16(lo));
+    *largest = _mm256_max_epu16(*largest, _mm256_abs_epi16(hi));
+    return _mm256_permute4x64_epi64(_mm256_packs_epi16(lo, hi), 0xd8);
+}
+
+/* Whether no size in 16 lanes is above 127. */
+SFQ_INLINE bool sfq_avx2_are_bytes(__m256i largest)
+{
+    const __m256i beyond = _mm256_subs_epu16(largest, _mm256_set1_epi16(127));
+    return _mm256_testz_si256(beyond, beyond);
 }
 
 /* [o0 o0' o1 o1' | o2 ..], [o4 ..] -> o0..o7: adds the two partial sums of every output */

@@ -29,16 +29,9 @@ enum { HALF = 32, LINE = 64, TILE_M = 6, SHORT_M = 4 };
 bool sfq_narrow_codes_avx2(int8_t *out, const int16_t *a, size_t k)
 {
     __m256i largest = _mm256_setzero_si256();
-    for (size_t i = 0; i < k; i += 32) {
-        __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)(a + i));
-        __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(a + i + 16));
-        __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi16(lo, hi), 0xd8);
-        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(lo));
-        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(hi));
-        _mm256_store_si256((__m256i *)(void *)(out + i), packed);
-    }
-    __m256i beyond = _mm256_subs_epu16(largest, _mm256_set1_epi16(127));
-    return _mm256_testz_si256(beyond, beyond);
+    for (size_t i = 0; i < k; i += HALF)
+        _mm256_store_si256((__m256i *)(void *)(out + i), sfq_avx2_narrow(a + i, &largest));
+    return sfq_avx2_are_bytes(largest);
 }
 
 /* One row: products of mr tokens, set in sum or added to it. */

@@ -20,14 +20,10 @@ bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int1
     __m256i largest = zero;
     size_t used = 0;
     for (size_t i = 0; i < k; i += HALF) {
-        const __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)(a + i));
-        const __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(a + i + 16));
-        const __m256i x = _mm256_permute4x64_epi64(_mm256_packs_epi16(lo, hi), 0xd8);
+        const __m256i x = sfq_avx2_narrow(a + i, &largest);
         const __m256i pairs = _mm256_abs_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x));
         const __m256i over = _mm256_cmpgt_epi16(pairs, _mm256_set1_epi16(PAIR_MAX));
         const __m256i rest = _mm256_and_si256(x, _mm256_and_si256(over, second));
-        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(lo));
-        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(hi));
         _mm256_store_si256((__m256i *)(void *)(out + i), _mm256_sub_epi8(x, rest));
         const __m256i none = _mm256_cmpeq_epi32(rest, zero);
         unsigned set = ~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(none)) & 0xff;
@@ -41,8 +37,7 @@ bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int1
         }
     }
     *count = used;
-    const __m256i beyond = _mm256_subs_epu16(largest, _mm256_set1_epi16(127));
-    return _mm256_testz_si256(beyond, beyond);
+    return sfq_avx2_are_bytes(largest);
 }
 
 const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, size_t first,
