@@ -125,38 +125,28 @@ SFQ_INLINE void short_tile(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const 
     }
 }
 
-#define TILE(kind, mr)                             \
-    case mr:                                       \
-        kind(acc, w, a, lda, rows, next, run, mr); \
+#define TILE(mr)                                                                          \
+    case mr:                                                                              \
+        if (run > 2)                                                                      \
+            tile(acc, w, a, lda, rows, next, run, mr);                                    \
+        else                                                                              \
+            short_tile(acc, w, a, lda, rows, next, run, (mr) < SHORT_M ? (mr) : SHORT_M); \
         break
 
-SFQ_INLINE void short_tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a,
-                            size_t lda, size_t tokens, size_t rows, later next, const size_t run)
-{
-    for (size_t taken; tokens > 0; tokens -= taken, acc += taken, a += taken * lda) {
-        taken = sfq_min_size(SHORT_M, tokens);
-        switch (taken) {
-            TILE(short_tile, 1);
-            TILE(short_tile, 2);
-            TILE(short_tile, 3);
-            TILE(short_tile, 4);
-        }
-        next.at = NULL;
-    }
-}
-
+/* All tokens: as many at a time as runs of this length allow. */
 SFQ_INLINE void tiles(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *w, const int8_t *a, size_t lda,
                       size_t tokens, size_t rows, later next, const size_t run)
 {
+    const size_t most = run > 2 ? TILE_M : SHORT_M;
     for (size_t taken; tokens > 0; tokens -= taken, acc += taken, a += taken * lda) {
-        taken = sfq_min_size(TILE_M, tokens);
+        taken = sfq_min_size(most, tokens);
         switch (taken) {
-            TILE(tile, 1);
-            TILE(tile, 2);
-            TILE(tile, 3);
-            TILE(tile, 4);
-            TILE(tile, 5);
-            TILE(tile, 6);
+            TILE(1);
+            TILE(2);
+            TILE(3);
+            TILE(4);
+            TILE(5);
+            TILE(6);
         }
         next.at = NULL;
     }
@@ -180,10 +170,10 @@ void sfq_gemm_bytes_avx2(int32_t (*acc)[SFQ_PANEL_N], const uint8_t *codes, int 
         tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_5);
         break;
     case 6:
-        short_tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_6);
+        tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_6);
         break;
     default:
-        short_tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_7);
+        tiles(acc, codes, a, lda, rows, count, behind, SFQ_RUN_7);
         break;
     }
 }
