@@ -18,8 +18,8 @@
  *
  * A panel is worked through in chunks of CHUNK_K inputs. Few tokens: 8-bit codes are widened as
  * they are loaded, straight from the file. Many tokens: the chunk is widened once into scratch.
- * While the first tokens are multiplied, the next chunk is fetched to L2. Integer sums are exact, so
- * none of this can be seen in the result; the float chain over segments is the same in all cases. */
+ * While the first tokens are multiplied, the next chunk goes to L2. Integer sums are exact: none of
+ * this can be seen in the result; the float chain over segments is the same in all cases. */
 #ifndef SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
 #define SFQ_KERNELS_X86_QGEMM_TEMPLATE_H
 

@@ -1,4 +1,4 @@
-/* kernels/x86/qparts_avx2.h - activations within +-127 in two parts, for codes of 8 bits on bytes. */
+/* kernels/x86/qparts_avx2.h - activations within +-127 in two parts, for 8-bit codes on bytes. */
 #ifndef SFQ_KERNELS_X86_QPARTS_AVX2_H
 #define SFQ_KERNELS_X86_QPARTS_AVX2_H
 
@@ -11,9 +11,9 @@ typedef struct sfq_part {
 } sfq_part;
 
 /* int16 codes [k] to bytes: out + rest = a, where no pair of inputs 2i, 2i + 1 of out adds up to
- * more than 128 in size; the rests in ascending order to parts, k/4 at most, their number to *count.
- * false, and nothing of use anywhere, when a code leaves -127..127. k is a multiple of 64; out
- * 32-byte aligned. */
+ * more than 128 in size; the rests in ascending order to parts, k/4 at most, their number to
+ * *count. false, and nothing of use anywhere, when a code leaves -127..127. k is a multiple of
+ * 64; out 32-byte aligned. */
 bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int16_t *a, size_t k);
 /* acc[16] += 8-bit codes * rests of the parts below `end`; returns the first one not below. The
  * rows of codes begin with that of quad `first`. */

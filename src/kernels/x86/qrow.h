@@ -19,8 +19,8 @@ static inline size_t sfq_qrow_step(const sfq_qgemm_args *g, size_t begin, size_t
 }
 
 /* Activations as bytes: a = high * 2^shift + low, the plane of low ones `plane` bytes behind
- * that of the high ones. shift 0: all are within +-127 and there are no low ones. Passed by address:
- * a copy on the stack is written in pieces and read whole, which waits for every store before. */
+ * that of the high ones. shift 0: all are within +-127 and there are no low ones. By address: a
+ * copy on the stack is written in pieces and read whole, which waits for every store before. */
 typedef struct sfq_qrow_bytes {
     const int8_t *high;
     size_t plane;
