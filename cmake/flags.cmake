@@ -7,7 +7,7 @@ target_compile_options(sfq_flags INTERFACE
   $<$<CONFIG:Release>:-O2 -fstack-protector-strong -fstack-clash-protection -fcf-protection=full>)
 target_compile_definitions(sfq_flags INTERFACE _GNU_SOURCE SFQ_BUILD_TYPE="${CMAKE_BUILD_TYPE}")
 if(SFQ_SANITIZE)
-  target_compile_options(sfq_flags INTERFACE -fsanitize=${SFQ_SANITIZE} -fno-omit-frame-pointer -g)
+  target_compile_options(sfq_flags INTERFACE -fsanitize=${SFQ_SANITIZE} -fno-omit-frame-pointer -g1)
   target_link_options(sfq_flags INTERFACE -fsanitize=${SFQ_SANITIZE})
 elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_definitions(sfq_flags INTERFACE _FORTIFY_SOURCE=2)
