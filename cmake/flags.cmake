@@ -14,6 +14,13 @@ elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_link_options(sfq_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
 endif()
 
+# The registers of a kernel are arrays on its stack. Where ASan looks out for uses behind their scope
+# it keeps them in memory and checks each access; without that, kernels are three times as fast under
+# it, and reads and writes outside of an array are found as before.
+if(SFQ_SANITIZE MATCHES address)
+  set(SFQ_ISA_SANITIZE -fno-sanitize-address-use-after-scope)
+endif()
+
 set(SFQ_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(SFQ_ISA_FLAGS_avxvnni ${SFQ_ISA_FLAGS_avx2} -mavxvnni)
 set(SFQ_ISA_FLAGS_avx512 ${SFQ_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
@@ -25,7 +32,7 @@ function(sfq_isa_flags sources)
     foreach(isa avx2 avxvnni avx512 avx512vnni amx)
       if(source MATCHES "_${isa}\\.c$")
         set_source_files_properties(${source} TARGET_DIRECTORY sfq_base
-          PROPERTIES COMPILE_OPTIONS "${SFQ_ISA_FLAGS_${isa}}")
+          PROPERTIES COMPILE_OPTIONS "${SFQ_ISA_FLAGS_${isa}};${SFQ_ISA_SANITIZE}")
       endif()
     endforeach()
   endforeach()
