@@ -235,7 +235,7 @@ static void names_of_models(void **state)
     resolves("models/sst2-tiny", SFQ_OK, "models/sst2-tiny");
     resolves("models/sst2-tiny/config.json", SFQ_E_ARGUMENT, "is no directory");
     resolves("/nowhere/at/all", SFQ_E_NOT_FOUND, "no such directory");
-    resolves("../x", SFQ_E_NOT_FOUND, "no such directory");
+    resolves("../no-such-sibling", SFQ_E_NOT_FOUND, "no such directory");
     resolves("", SFQ_E_NOT_FOUND, "\"\": no such directory");
     resolves("org/name", SFQ_E_NOT_FOUND, "hub/models--org--name/refs/main");
     mkdir(in_scratch("hub"), 0700);
