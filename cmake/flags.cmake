@@ -14,9 +14,9 @@ elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_link_options(sfq_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
 endif()
 
-# The registers of a kernel are arrays on its stack. Where ASan looks out for uses behind their scope
-# it keeps them in memory and checks each access; without that, kernels are three times as fast under
-# it, and reads and writes outside of an array are found as before.
+# The registers of a kernel are arrays on its stack. Where ASan looks out for uses behind their
+# scope it keeps them in memory and checks each access; without that, kernels are three times as
+# fast under it, and reads and writes outside of an array are found as before.
 if(SFQ_SANITIZE MATCHES address)
   set(SFQ_ISA_SANITIZE -fno-sanitize-address-use-after-scope)
 endif()
