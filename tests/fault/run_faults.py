@@ -21,6 +21,9 @@ import sys
 import tempfile
 import threading
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+import hostile_kit
+
 TIMEOUT = 120
 LAYERS, TOKENS, NEURONS = 2, 512, 128  # of the model that is worked on
 DENSE, SPREAD = 300, 200  # allocations: the first ones all, then so many over the rest
@@ -63,10 +66,10 @@ def content(folder):
 
 
 def cut(data, shape, to):
-    """A float16 tensor of one or two dimensions, less of it."""
-    row = 2 * shape[-1]
-    rows = (data[i:i + 2 * to[-1]] for i in range(0, len(data), row))
-    return b"".join(list(rows)[:to[0]]) if len(shape) == 2 else data[:2 * to[0]]
+    """The first to[0] rows and to[-1] columns of a float16 tensor of one or two dimensions."""
+    rows = to[0] if len(to) == 2 else 1
+    width = 2 * shape[-1]
+    return b"".join(data[i:i + 2 * to[-1]] for i in range(0, rows * width, width))
 
 
 def shrink(model, to):
@@ -81,21 +84,17 @@ def shrink(model, to):
     tokenizer["model"]["vocab"] = {token: at for token, at in vocab.items() if at < TOKENS}
     (to / "tokenizer.json").write_text(json.dumps(tokenizer))
 
-    whole = (to / "model.safetensors").read_bytes()
-    start = 8 + int.from_bytes(whole[:8], "little")
-    header, data = {}, b""
-    for name, tensor in json.loads(whole[8:start]).items():
-        layer = re.search(r"\.layer\.(\d+)\.", name)
-        if name == "__metadata__" or (layer and int(layer[1]) >= LAYERS):
-            continue
-        begin, end = tensor["data_offsets"]
+    tensors = hostile_kit.Tensors(to / "model.safetensors")
+    for name in [name for name in tensors.header if name != "__metadata__"]:
+        layer, tensor = re.search(r"\.layer\.(\d+)\.", name), tensors.entry(name)
         shape = [sizes.get(n, n) for n in tensor["shape"]]
-        part = cut(whole[start + begin:start + end], tensor["shape"], shape)
-        header[name] = {"dtype": tensor["dtype"], "shape": shape,
-                        "data_offsets": [len(data), len(data) + len(part)]}
-        data += part
-    text = json.dumps(header).encode()
-    (to / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+        if layer and int(layer[1]) >= LAYERS:
+            tensors.remove(name)
+        elif shape != tensor["shape"]:
+            part = cut(bytes(tensors.view(name)), tensor["shape"], shape)
+            tensors.remove(name)
+            tensors.append(name, tensor["dtype"], shape, part)
+    (to / "model.safetensors").write_bytes(tensors.bytes())
     return to
 
 
