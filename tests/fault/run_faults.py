@@ -22,7 +22,7 @@ import tempfile
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
-import hostile_kit
+import hostile_kit  # noqa: E402
 
 TIMEOUT = 120
 LAYERS, TOKENS, NEURONS = 2, 512, 128  # of the model that is worked on
