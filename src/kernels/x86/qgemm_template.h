@@ -155,14 +155,14 @@ typedef enum qgemm_form { FORM_WORDS, FORM_BYTES, FORM_PLANES } qgemm_form;
 
 #ifdef QGEMM_PARTS
 
-/* The rests of activations in blocks [first, end), whose 8-bit codes are given. */
-static void add_parts(qgemm_scratch *t, const uint8_t *codes, size_t first, size_t end, size_t rows)
+/* The rests of activations in blocks [first, end) times a panel's 8-bit codes. */
+static void add_parts(qgemm_scratch *t, const uint8_t *panel, size_t first, size_t end, size_t rows)
 {
     if (first == 0)
         memcpy(t->part_at, t->parts_of, rows * sizeof t->part_at[0]);
     for (size_t i = 0; i < rows; i++)
-        t->part_at[i] = sfq_add_parts_avx2(t->acc[i], codes, first * SFQ_BLOCK_ROWS,
-                                           end * SFQ_BLOCK_ROWS, t->part_at[i], t->parts_of[i + 1]);
+        t->part_at[i] = sfq_add_parts_avx2(t->acc[i], panel, end * SFQ_BLOCK_ROWS, t->part_at[i],
+                                           t->parts_of[i + 1]);
 }
 
 /* The activations of rows m0.. to bytes and rests, unless they are too wide or the rests so many
@@ -211,11 +211,11 @@ static void segment_sums_bytes(const sfq_qgemm_args *g, qgemm_scratch *t, const 
 #endif
         QGEMM_BYTES_MANY(t->acc, codes, g->bits, t->narrow + b * SFQ_BLOCK_K, g->k_padded, rows,
                          count, panel + (b + count) * sfq_block_bytes(g->bits));
-#ifdef QGEMM_PARTS
-        if (g->bits == 8)
-            add_parts(t, codes, b, b + count, rows);
-#endif
     }
+#ifdef QGEMM_PARTS
+    if (g->bits == 8)
+        add_parts(t, panel, first, end, rows);
+#endif
 }
 
 /* The same from words, for rows m0... */

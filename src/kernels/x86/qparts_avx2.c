@@ -40,8 +40,8 @@ bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int1
     return sfq_avx2_are_bytes(largest);
 }
 
-const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, size_t first,
-                                   size_t end, const sfq_part *at, const sfq_part *last)
+const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, size_t end,
+                                   const sfq_part *at, const sfq_part *last)
 {
     if (at == last || at->quad >= end)
         return at;
@@ -50,8 +50,8 @@ const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *code
     __m256i sum0 = _mm256_load_si256(out), sum1 = _mm256_load_si256(out + 1);
     for (; at < last && at->quad < end; at++) {
         const __m256i x = _mm256_set1_epi32(at->rest);
-        const __m256i lo = sfq_avx2_row(codes, at->quad - first);
-        const __m256i hi = sfq_avx2_row(codes + HALF, at->quad - first);
+        const __m256i lo = sfq_avx2_row(codes, at->quad);
+        const __m256i hi = sfq_avx2_row(codes + HALF, at->quad);
         SFQ_ADD_EPI32(sum0, _mm256_madd_epi16(_mm256_maddubs_epi16(lo, x), ones));
         SFQ_ADD_EPI32(sum1, _mm256_madd_epi16(_mm256_maddubs_epi16(hi, x), ones));
     }

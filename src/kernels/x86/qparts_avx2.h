@@ -15,9 +15,9 @@ typedef struct sfq_part {
  * *count. false, and nothing of use anywhere, when a code leaves -127..127. k is a multiple of
  * 64; out 32-byte aligned. */
 bool sfq_part_codes_avx2(int8_t *out, sfq_part *parts, size_t *count, const int16_t *a, size_t k);
-/* acc[16] += 8-bit codes * rests of the parts below `end`; returns the first one not below. The
- * rows of codes begin with that of quad `first`. */
-const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, size_t first,
-                                   size_t end, const sfq_part *at, const sfq_part *last);
+/* acc[16] += 8-bit codes * rests of the parts below `end`; returns the first one not below. Row
+ * `quad` of the codes belongs to a part. */
+const sfq_part *sfq_add_parts_avx2(int32_t acc[SFQ_PANEL_N], const uint8_t *codes, size_t end,
+                                   const sfq_part *at, const sfq_part *last);
 
 #endif
