@@ -2,7 +2,7 @@
 """`sfq` beside llama.cpp, onnxruntime, OpenVINO and CTranslate2 on this machine, on the same shapes
 with random weights. Interleaved pairs (ours, theirs, ours, ...), medians of the pairs' ratios.
 
-    bench/peers.py setup --work DIR            peers and models, once: 25 GB at most, an hour or so
+    bench/peers.py setup --work DIR            peers and models, once: 17 GB, an hour or so
     bench/peers.py run   --work DIR [--rows decode-q8_0,bert-8,...] [--pairs 7]
     bench/peers.py table [--csv FILE]          bench/peers_CLASS.csv as Markdown; CLASS is amx,
                                                avx512 or avx2: this machine's
@@ -13,15 +13,18 @@ of llama-cpp-python for this processor; nothing of it is needed to build or to t
 of the set-up and every row of the table is done once: what is there is not done again (--again).
 Peers get their best flags: a short sweep before the first pair, kept in DIR/sweep.json. A row whose
 probe before and after differs by more than 10 % is measured again, at most twice, and then dropped
-(--keep-drift keeps it, marked). Only the standard library is used here.
+(--keep-drift keeps it, marked). A row that fails is named, and the next one follows. Only the
+standard library is used here.
 """
 
 import argparse
 import csv
 import datetime
+import hashlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import statistics
 import subprocess
@@ -37,6 +40,8 @@ PACKAGES = ("numpy gguf onnx onnxruntime openvino nncf ctranslate2 torch==2.13.0
 LLAMA = "llama-cpp-python==0.3.36"
 QUANTS = "Q8_0 Q6_K Q5_K_M Q4_K_M Q4_0 Q3_K_M Q2_K".split()
 DRIFT = 0.10
+# Our shapes lie in huge pages; with this weights that llama.cpp copies (-lm none) do, too.
+HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 
 def machine_class():
@@ -163,6 +168,12 @@ def quantize(w, quant):
     part.rename(w.gguf(quant))
 
 
+def artifact_step():
+    """What decides the bytes of our artifact: it is made anew when they change."""
+    sources = (HERE / "peer_models.py", ROOT / "src/model/pack_rule.c")
+    return "artifact-" + hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:8]
+
+
 def setup(w, jobs):
     w.models.mkdir(parents=True, exist_ok=True)
     script = HERE / "peer_models.py"
@@ -171,8 +182,8 @@ def setup(w, jobs):
     for shape in ("minilm", "bert-base"):
         w.step(shape, lambda: call(w.python, script, "encoder", shape, w.models / shape,
                                    stdout=subprocess.DEVNULL))
-    w.step("artifact", lambda: call(w.python, script, "artifact", w.models / "llama-1b-sfq",
-                                    ROOT / "models/novels-5m"))
+    w.step(artifact_step(), lambda: call(w.python, script, "artifact", w.models / "llama-1b-sfq",
+                                         ROOT / "models/novels-5m"))
     w.step("f16", lambda: call(w.python, script, "gguf", w.gguf("f16"), stdout=subprocess.DEVNULL))
     for quant in QUANTS:
         w.step(quant.lower(), lambda: quantize(w, quant.lower()))
@@ -202,33 +213,40 @@ def probe(threads):
 
 # ---- llama.cpp ----------------------------------------------------------------------------------
 
-def llama_bench(w, quant, flags, prompt, generate):
+def llama_bench(w, quant, flags, *more):
+    """What llama-bench says as JSON. A NAME=VALUE among the flags is for its environment."""
+    words = flags.split()
+    env = {**os.environ, **dict(word.split("=", 1) for word in words if "=" in word)}
+    return json.loads(output(w.bin / "llama-bench", "-m", w.gguf(quant),
+                             *(word for word in words if "=" not in word), *more, "-r", 1, "-o",
+                             "json", env=env))
+
+
+def llama_rate(w, quant, flags, prompt, generate):
     """Tokens per second of the prompt, or of generation."""
-    value = json.loads(output(w.bin / "llama-bench", "-m", w.gguf(quant), *flags.split(), "-p",
-                              prompt, "-n", generate, "-r", 1, "-o", "json"))
-    return value[0]["avg_ts"]
+    return llama_bench(w, quant, flags, "-p", prompt, "-n", generate)[0]["avg_ts"]
 
 
 def sweep_llama(w, quant, threads, metric, sweep):
     """The best of 1..n threads, flash attention, repacking and weights copied instead of mapped,
-    one after the other, on a short run of the metric."""
-    name = f"{quant} {metric} {threads}"
+    also to huge pages, one after the other, on a short run of the metric."""
+    name = f"llama.cpp {quant} {metric} {threads}"
     size = (128, 0) if metric == "prefill" else (0, 12)
     if name not in sweep:
         best, fastest = {"-t": threads, "-fa": "on", "--repack": 1}, 0
-        for flag, value in (("-t", threads), ("-t", 1), ("-fa", "off"), ("--repack", 0),
-                            ("-lm", "none")):
-            tried = {**best, flag: value}
-            flags = " ".join(f"{k} {v}" for k, v in tried.items())
+        for change in ({}, {"-t": 1}, {"-fa": "off"}, {"--repack": 0}, {"-lm": "none"},
+                       {"-lm": "none", HUGE_PAGES: ""}):
+            tried = {**best, **change}
+            flags = " ".join(f"{k} {v}".strip() for k, v in tried.items())
             try:
-                rate = max(llama_bench(w, quant, flags, *size) for _ in range(2))
+                rate = max(llama_rate(w, quant, flags, *size) for _ in range(2))
             except RuntimeError as why:
                 say(f"sweep {quant} {metric}: {flags}:", str(why).splitlines()[0][-10:])
                 continue
             say(f"sweep {quant} {metric}: {flags}: {rate:.1f}")
             if rate > fastest:
                 best, fastest = tried, rate
-        sweep[name] = " ".join(f"{k} {v}" for k, v in best.items())
+        sweep[name] = " ".join(f"{k} {v}".strip() for k, v in best.items())
     return sweep[name]
 
 
@@ -256,7 +274,8 @@ class Encoder:
         ask = {"batch": batch, "length": length, "seconds": budget}
         self.process.stdin.write(json.dumps(ask).encode() + b"\n")
         self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        ready = select.select([self.process.stdout], [], [], 900)[0]
+        answer = self.process.stdout.readline() if ready else b""
         if not answer:
             raise RuntimeError(f"{self.name} {self.variant}: no answer")
         return json.loads(answer)["seconds"]
@@ -298,7 +317,9 @@ class Run:
         self.sweep = json.loads(self.sweep_file.read_text()) if self.sweep_file.exists() else {}
 
     def save(self):
-        self.sweep_file.write_text(json.dumps(self.sweep, indent=1, sort_keys=True) + "\n")
+        part = self.sweep_file.with_suffix(".part")
+        part.write_text(json.dumps(self.sweep, indent=1, sort_keys=True) + "\n")
+        part.replace(self.sweep_file)
 
 
 def spread(prefix, values):
@@ -325,6 +346,12 @@ def median_figures(models):
     return {k: statistics.median(figures(m)[k] or 0 for m in models) for k in keys}
 
 
+def of_phase(shares, metric):
+    """Without the shares of the other phase."""
+    other = {"decode": ("multiply_share", "products_per_mac"), "prefill": ("bandwidth_share",)}
+    return {k: v for k, v in shares.items() if k not in other[metric]}
+
+
 def llm_row(run, quant, metric):
     """Decode of 32 tokens behind a prompt of one, or a prompt of 512, llama-1b."""
     bits, embedding, decode_floor, prefill_floor = LLM[quant]
@@ -337,11 +364,8 @@ def llm_row(run, quant, metric):
         value = ours("llama-1b", bits, run.threads, prompt, generate, embedding)
         models.append(value["models"][0])
         mine.append(models[-1][f"{metric}_tokens_per_second"])
-        theirs.append(llama_bench(run.w, quant, flags, *size))
-    shares = median_figures(models)
-    other = {"decode": ("multiply_share", "products_per_mac"), "prefill": ("bandwidth_share",)}
-    for key in other[metric]:  # of the other phase
-        del shares[key]
+        theirs.append(llama_rate(run.w, quant, flags, *size))
+    shares = of_phase(median_figures(models), metric)
     return {"metric": f"{metric}, {bits} bits", "unit": "tokens/s", **paired(mine, theirs),
             **shares, "peer_name": f"llama.cpp {quant.upper()}",
             "peer_flags": flags, "floor": decode_floor if metric == "decode" else prefill_floor,
@@ -401,7 +425,7 @@ def pruned_row(run):
         key = f"{metric}_tokens_per_second"
         yield {"metric": f"{metric}, 8 bits, 40 % pruned", "unit": "tokens/s", "ours": mine[key],
                "peer": dense[key], "peer_name": "sfq, 16 bits", "ratio": mine[key] / dense[key],
-               "floor": floor, "pairs": run.pairs, **figures(mine),
+               "floor": floor, "pairs": run.pairs, **of_phase(figures(mine), metric),
                "peer_bytes_per_token": round(dense["bytes_per_token"]), "isa": value["isa"]}
 
 
@@ -409,7 +433,7 @@ def prompt_of(artifact, tokens):
     """A text that is exactly so many tokens."""
     text = "once"
     for _ in range(4 * tokens):
-        if len(sfq_json("tokenize", artifact, "-p", text)["ids"]) >= tokens:
+        if len(sfq_json("tokenize", artifact, "-p", text)["ids"]) == tokens:
             return text
         text += " once"
     raise RuntimeError("no text has that many tokens")
@@ -421,34 +445,43 @@ def timed(*args):
     return time.perf_counter() - begin
 
 
-def tried(base, flags):
-    """Seconds and flags; those that end the program badly take forever."""
-    try:
-        return timed(*base, *flags.split()), flags
-    except RuntimeError as why:
-        say("sweep:", str(why).splitlines()[0])
-        return float("inf"), flags
+def llama_first(w, threads, flags):
+    """Seconds of a whole llama-bench that reads a prompt of 16: its logits are the first token's."""
+    begin = time.perf_counter()
+    llama_bench(w, "q8_0", f"-t {threads} {flags}", "-p", 16, "-n", 0, "--no-warmup")
+    return time.perf_counter() - begin
+
+
+def sweep_first(w, threads, sweep):
+    name = f"llama.cpp first token {threads}"
+    if name not in sweep:
+        fastest = float("inf")
+        for flags in (f"--repack {r} -fa on -lm {m}" for r in (0, 1) for m in ("mmap", "none")):
+            try:
+                seconds = min(llama_first(w, threads, flags) for _ in range(3))
+            except RuntimeError as why:
+                say(f"sweep first token: {flags}:", str(why).splitlines()[0])
+                continue
+            say(f"sweep first token: {flags}: {seconds:.3f} s")
+            if seconds < fastest:
+                sweep[name], fastest = flags, seconds
+    return sweep[name]
 
 
 def load_row(run):
     """From starting the program to its first token behind a prompt of 16, files in the cache."""
     w, artifact = run.w, run.w.models / "llama-1b-sfq"
     prompt = prompt_of(artifact, 16)
-    base = [w.bin / "llama-bench", "-m", w.gguf("q8_0"), "-t", run.threads, "-p", 0, "-n", 0, "-pg",
-            "16,1", "-r", 1, "--no-warmup"]
-    name = f"load {run.threads}"
-    if name not in run.sweep:
-        tries = [f"--repack {r} -fa on -lm {m}" for r in (0, 1) for m in ("mmap", "none")]
-        run.sweep[name] = min(tried(base, flags) for flags in tries)[1]
-        run.save()
+    flags = sweep_first(w, run.threads, run.sweep)
+    run.save()
     mine, theirs = [], []
     for _ in range(run.pairs):
         mine.append(timed(SFQ, "run", artifact, "-p", prompt, "-n", 1, "--ignore-eos", "-q",
                           "--threads", run.threads))
-        theirs.append(timed(*base, *run.sweep[name].split()))
+        theirs.append(llama_first(w, run.threads, flags))
     return {"metric": "start to first token, 8 bits", "unit": "s",
             **paired(mine, theirs, higher=False), "peer_name": "llama.cpp Q8_0",
-            "peer_flags": run.sweep[name], "floor": 2.0}
+            "peer_flags": flags, "floor": 2.0}
 
 
 def watch(processes):
@@ -492,9 +525,9 @@ def four_rows(run):
     weights = (artifact / "model.safetensors").stat().st_size
     extra, one_rates, four_rates = [], [], []
     for _ in range(min(run.pairs, 3)):
-        one, rate = together(artifact, 1, run.threads, 256)
+        one, rate = together(artifact, 1, run.threads, 96)
         one_rates.append(rate)
-        four, rate = together(artifact, 4, 1, 64)
+        four, rate = together(artifact, 4, 1, 96)
         four_rates.append(rate)
         extra.append((four - one) / weights)
     yield {"metric": "4 processes: memory beyond the first, share of the weights", "unit": "",
@@ -550,29 +583,44 @@ def measure(run, action):
     return lines, drift
 
 
+def is_of(line, name, args):
+    return line["row"] == name and line["threads"] == str(args.threads)
+
+
+def run_row(run, name, action, args):
+    """Measures a row, more than once if the machine changed meanwhile, and writes it down."""
+    begin = time.perf_counter()
+    for attempt in range(3):
+        lines, drift = measure(run, action)
+        if drift <= DRIFT or args.keep_drift:
+            break
+        say(f"{name}: the probe drifted by {100 * drift:.0f} %, "
+            + ("dropped" if attempt == 2 else "once more"))
+    if drift > DRIFT and not args.keep_drift:
+        return
+    fresh = [{k: rounded(v) for k, v in {"row": name, **line}.items()} for line in lines]
+    write_csv(args.csv, [x for x in read_csv(args.csv) if not is_of(x, name, args)] + fresh)
+    say(f"{name}: {time.perf_counter() - begin:.0f} s;",
+        "; ".join(f"{line['metric']}: {line['ratio']:.3f}" for line in lines))
+
+
 def run_rows(w, args):
     rows, run = all_rows(), Run(w, args)
     names = args.rows.split(",") if args.rows else [n for n in rows if n not in EXTRA]
     unknown = [n for n in names if n not in rows]
     if unknown:
         sys.exit(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")
+    failed = []
     for name in names:
-        kept = read_csv(args.csv)
-        if any(line["row"] == name for line in kept) and not args.again:
+        if not args.again and any(is_of(line, name, args) for line in read_csv(args.csv)):
             continue
-        begin = time.perf_counter()
-        for attempt in range(3):
-            lines, drift = measure(run, rows[name])
-            if drift <= DRIFT or args.keep_drift:
-                break
-            say(f"{name}: the probe drifted by {100 * drift:.0f} %, "
-                + ("dropped" if attempt == 2 else "once more"))
-        if drift > DRIFT and not args.keep_drift:
-            continue
-        fresh = [{k: rounded(v) for k, v in {"row": name, **line}.items()} for line in lines]
-        write_csv(args.csv, [line for line in kept if line["row"] != name] + fresh)
-        say(f"{name}: {time.perf_counter() - begin:.0f} s;",
-            "; ".join(f"{line['metric']}: {line['ratio']:.3f}" for line in lines))
+        try:
+            run_row(run, name, rows[name], args)
+        except (RuntimeError, LookupError, OSError, subprocess.SubprocessError) as why:
+            say(f"{name}: failed:", why)
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def number(text, scale=1.0, digits=3):

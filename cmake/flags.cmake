@@ -24,7 +24,7 @@ endif()
 set(SFQ_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(SFQ_ISA_FLAGS_avxvnni ${SFQ_ISA_FLAGS_avx2} -mavxvnni)
 set(SFQ_ISA_FLAGS_avx512 ${SFQ_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
-set(SFQ_ISA_FLAGS_avx512vnni ${SFQ_ISA_FLAGS_avx512} -mavx512vnni -mavx512vbmi)
+set(SFQ_ISA_FLAGS_avx512vnni ${SFQ_ISA_FLAGS_avx512} -mavx512vnni)
 set(SFQ_ISA_FLAGS_amx ${SFQ_ISA_FLAGS_avx512vnni} -mamx-tile -mamx-int8 -mamx-bf16)
 
 function(sfq_isa_flags sources)

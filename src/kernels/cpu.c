@@ -72,7 +72,7 @@ static bool has_avx512(const cpu_bits *c)
 
 static bool has_avx512vnni(const cpu_bits *c)
 {
-    return all_set(c->leaf7_ecx, bit_AVX512VNNI | bit_AVX512VBMI);
+    return all_set(c->leaf7_ecx, bit_AVX512VNNI);
 }
 
 static bool has_amx(const cpu_bits *c)

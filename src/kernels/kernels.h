@@ -114,8 +114,8 @@ typedef struct sfq_gemm_args {
 } sfq_gemm_args;
 
 #define SFQ_QGEMM_SCRATCH ((size_t)1088 * 1024)
-/* Rows that a pass over the panels may take: a caller that cuts rows cuts there. A multiple of 16,
- * so that groups of packed rows stay whole. */
+/* Rows that a pass over the panels may take: a caller with more cuts them to this or less, to
+ * multiples of 16, so that groups of packed rows stay whole. */
 enum { SFQ_QGEMM_ROWS = 512 };
 
 /* ---- attention ------------------------------------------------------------------------------ */

@@ -20,6 +20,8 @@ enum {
     SFQ_LINEAR_INLINE = 1 << 16 /* multiply-adds below which the pool sleeps on */
 };
 
+_Static_assert(SFQ_QUANT_CODES / SFQ_SEGMENT_MAX > 0, "a segment at a time");
+
 typedef struct sfq_linear_part {
     bool packed;
     size_t panel_begin, panel_end; /* place in the panels of all parts */

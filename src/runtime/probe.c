@@ -13,39 +13,50 @@
 #define READ_BYTES_MIN ((size_t)16 << 20)
 #define READ_GRAIN ((size_t)1 << 16)
 
-enum { READ_SLICES = 4, READ_PASSES = 3, STREAMS_MAX = 8, PEAK_PASSES = 24, SAMPLE_PASSES = 4 };
+enum {
+    READ_SLICES = 4,
+    READ_PASSES = 3,
+    STREAMS_MAX = 8,
+    WAY_ROUNDS = 2,
+    PEAK_PASSES = 24,
+    SAMPLE_PASSES = 4
+};
 static const double PEAK_SECONDS = 2e-3; /* of a pass: some fall between other programs' turns */
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-typedef uint64_t vec4 __attribute__((vector_size(32)));
+enum { LINE = 64 };
 
-enum { LINE = 64, STEP = 1024, SUMS = 8, STEP_VECTORS = STEP / (int)sizeof(vec4) };
+/* A way to read: streams of each worker, bytes of one before the next one's turn, bytes of prefetch
+ * (0: the processor's own alone). */
+typedef struct sfq_read_way {
+    size_t streams, burst, ahead;
+} sfq_read_way;
 
 typedef struct sfq_read_probe {
     const char *data;
-    size_t streams, ahead;          /* of each worker; bytes of prefetch */
+    sfq_read_way way;
     uint64_t sums[SFQ_MAX_THREADS]; /* keeps the reads from being optimised away */
 } sfq_read_probe;
 
-/* A worker's range as `streams` streams side by side, a kilobyte of each in turn. */
+/* A worker's range, one word of each line: memory gives whole lines, and nothing else is to cost. */
 static void read_range(void *ctx, size_t begin, size_t end, int worker)
 {
     sfq_read_probe *p = ctx;
-    size_t bytes = (end - begin) * READ_GRAIN / p->streams;
+    const sfq_read_way w = p->way;
+    const size_t bytes = (end - begin) * READ_GRAIN / w.streams;
     const char *data = p->data + begin * READ_GRAIN;
-    vec4 sum[SUMS] = {{0}};
-    for (size_t at = 0; at < bytes; at += STEP)
-        for (size_t s = 0; s < p->streams; s++) {
+    uint64_t sum = 0;
+    for (size_t at = 0; at < bytes; at += w.burst)
+        for (size_t s = 0; s < w.streams; s++) {
             const char *from = data + s * bytes + at;
-            const vec4 *v = (const vec4 *)(const void *)from;
-            for (int line = 0; p->ahead > 0 && line < STEP; line += LINE)
-                __builtin_prefetch(from + p->ahead + line, 0, 3); /* may pass the end: a hint */
-            for (int i = 0; i < STEP_VECTORS; i++)
-                sum[i % SUMS] += v[i];
+            for (size_t line = 0; line < w.burst; line += LINE) {
+                if (w.ahead > 0) /* may pass the end: a hint */
+                    __builtin_prefetch(from + line + w.ahead, 0, 3);
+                sum += *(const uint64_t *)(const void *)(from + line);
+            }
         }
-    for (int i = 0; i < SUMS; i++)
-        p->sums[worker] += sum[i][0] + sum[i][1] + sum[i][2] + sum[i][3];
+    p->sums[worker] += sum;
 }
 
 static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
@@ -56,26 +67,26 @@ static double time_read(sfq_pool *pool, sfq_read_probe *p, const char *data, siz
     return (double)bytes / (sfq_clock_seconds() - begin);
 }
 
-/* Every way on a slice that the last one did not touch; *p is left with the best. */
+/* Every way on slices that the one before did not touch, all of them some times over, so that a
+ * slow moment does not decide; p->way is left as the best. */
 static void choose_way(sfq_pool *pool, sfq_read_probe *p, const char *data, size_t bytes)
 {
-    static const size_t streams[] = {1, 2, 4, STREAMS_MAX}, ahead[] = {0, 1024, 2048, 4096, 8192};
-    size_t slice = bytes / READ_SLICES / READ_GRAIN * READ_GRAIN, used = 0;
-    size_t best_streams = 1, best_ahead = 0;
+    enum { STREAMS = 4, BURSTS = 2, AHEAD = 6, WAYS = STREAMS * BURSTS * AHEAD };
+    static const size_t streams[STREAMS] = {1, 2, 4, STREAMS_MAX}, bursts[BURSTS] = {256, 1024};
+    static const size_t ahead[AHEAD] = {0, 512, 1024, 2048, 4096, 8192};
+    const size_t slice = bytes / READ_SLICES / READ_GRAIN * READ_GRAIN;
+    sfq_read_way best = {0};
     double rate = 0;
-    for (size_t s = 0; s < sizeof streams / sizeof *streams; s++)
-        for (size_t a = 0; a < sizeof ahead / sizeof *ahead; a++) {
-            p->streams = streams[s];
-            p->ahead = ahead[a];
-            double r = time_read(pool, p, data + used++ % READ_SLICES * slice, slice);
-            if (r > rate) {
-                rate = r;
-                best_streams = p->streams;
-                best_ahead = p->ahead;
-            }
+    for (size_t i = 0; i < WAY_ROUNDS * WAYS; i++) {
+        p->way = (sfq_read_way){streams[i % STREAMS], bursts[i / STREAMS % BURSTS],
+                                ahead[i / (STREAMS * BURSTS) % AHEAD]};
+        double r = time_read(pool, p, data + i % READ_SLICES * slice, slice);
+        if (r > rate) {
+            rate = r;
+            best = p->way;
         }
-    p->streams = best_streams;
-    p->ahead = best_ahead;
+    }
+    p->way = best;
 }
 
 /* The best pass over everything. */

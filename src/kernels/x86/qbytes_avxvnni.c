@@ -2,7 +2,7 @@
  *
  * vpdpbusd adds four products of an unsigned and a signed byte to a 32-bit lane: a row of a block,
  * [16 outputs][4 inputs], is two of its operands as it lies in memory, and a lane is one output.
- * The form without saturation is exact: four products are at most 4 * 255 * 127 in size.
+ * The form without saturation is exact: four products are at most 4 * 255 * 128 in size.
  *
  * 6 tokens x 16 outputs fill 12 registers.
  *

@@ -5,9 +5,9 @@
  * Order of work: passes of up to PASS_ROWS rows, groups of panels, segments, pairs of panels. A
  * pair's bytes (32 KB) stay in L1 while the rows go by, and weights are read from memory once for
  * 512 rows. Where all activations of a pass, of half the rows at need, fit L2, a group is one pair;
- * else it is GROUP_PANELS, and one segment's activations (512 KB) stay in L2 while the group goes
- * by. 8-bit blocks are used where they lie in the file; others are unpacked for each pass. The
- * float chains wait in scratch for their next segment. */
+ * else it is GROUP_PANELS, and one segment's activations (512 KB a plane) stay in L2 while the
+ * group goes by. 8-bit blocks are used where they lie in the file; others are unpacked for each
+ * pass. The float chains wait in scratch for their next segment. */
 #ifndef SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 #define SFQ_KERNELS_X86_QGEMM512_TEMPLATE_H
 

@@ -63,7 +63,7 @@ SFQ_INLINE void sums_row(const amx_state *state, size_t tile, size_t r, __m512i 
     }
 }
 
-/* Row r of the sums that are due. Where the pair has one panel the second is rubbish that the chain
+/* Row r of the sums that are due. Where the pair has one panel the second is zeros, which the chain
  * masks. */
 SFQ_INLINE void due_row(const amx_state *state, size_t r)
 {

@@ -279,7 +279,7 @@ SFQ_INLINE epilogue epilogue_begin(const sfq_qgemm_args *g, size_t p, size_t s)
     epilogue e = {.panel = p, .segment = s, .last = s + 1 == g->segments};
     e.biased = e.last && g->bias;
     e.whole = outputs == SFQ_PANEL_N;
-    e.past_caches = e.whole && e.last && g->m * g->n * sizeof(float) >= PAST_CACHES &&
+    e.past_caches = g->m > 1 && e.whole && e.last && g->m * g->n * sizeof(float) >= PAST_CACHES &&
                     ((uintptr_t)g->y | g->ldy * sizeof(float)) % 64 == 0;
     SFQ_UNROLL
     for (size_t h = 0; h < 2; h++) {
