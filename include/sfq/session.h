@@ -220,7 +220,8 @@ typedef struct sfq_bench_result {
     double bytes_per_token;      /* weights and KV read per decoded token (encoders: per token) */
     double read_bandwidth_share; /* of the bandwidth probed beside each round; beyond 1: caches */
     double multiply_share;       /* of the probed peak of the model's number type, in prefill */
-    double products_per_mac;     /* 1..2: activations of more than 8 bits take two byte products */
+    double products_per_mac; /* 1..2: activations of more than 8 bits take two byte products; 16-bit
+                              * weights on AMX five (F16) or three (BF16) of bf16 */
     const char *multiply_peak_isa, *multiply_peak_type; /* which peak; static, NULL: none */
     double bits;                                        /* per original parameter */
     uint64_t bytes;

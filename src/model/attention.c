@@ -284,6 +284,7 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
         sfq_attention_split(&job);
         sfq_save_rows(save->att, e->att, job.t, job.heads * job.d, job.heads * job.d);
     }
+    sfq_block_keep(e, batch, layer, e->att, job.heads * job.d);
     const sfq_linear o = {.w = &job.w->o, .y = out, .ldy = (size_t)arch->hidden};
-    sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, job.t);
+    sfq_linear_run(e, &o, 1, e->att, job.heads * job.d, sfq_block_rows(e, batch, layer));
 }

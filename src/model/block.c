@@ -1,7 +1,8 @@
 /* model/block.c - one transformer layer, the same code for every family: residual sums, norms
  * before or after, attention, plain or gated MLP. Pre-norm: x += attn(norm(x)); x += mlp(norm(x)).
  * Post-norm: x = norm(x + attn(x)); x = norm(x + mlp(x)). A sum and the norm behind it are one pass
- * over x. */
+ * over x. Where only last tokens are wanted, the rest of the last layer's rows ends with its
+ * attention: what it does for a prompt of a model of 16 layers is 6 % of the products. */
 #include "model/exec.h"
 
 #include "base/ck.h"
@@ -139,6 +140,21 @@ static void sfq_mlp_run(sfq_exec *e, size_t t, int layer, const float *x, float 
 
 /* ---- the layer ---- */
 
+size_t sfq_block_rows(const sfq_exec *e, const sfq_batch *batch, int layer)
+{
+    const bool last = batch->last_only && layer + 1 == e->net->arch->layers;
+    return last ? batch->sequences : batch->offset[batch->sequences];
+}
+
+void sfq_block_keep(const sfq_exec *e, const sfq_batch *batch, int layer, float *x, size_t n)
+{
+    const size_t rows = sfq_block_rows(e, batch, layer);
+    if (n == 0 || rows == batch->offset[batch->sequences])
+        return;
+    for (size_t s = 0; s < rows; s++)
+        memmove(x + s * n, x + (batch->offset[s + 1] - 1) * n, n * sizeof(float));
+}
+
 /* The sublayers on `in`, which `due` makes, to h; a dropped one is not even a bias, and gives
  * false. */
 static bool sfq_block_attention(sfq_exec *e, const sfq_batch *batch, int layer, const float *in,
@@ -171,18 +187,20 @@ void sfq_block_run(sfq_exec *e, const sfq_batch *batch, int layer, float *x, sfq
                    const sfq_block_save *save)
 {
     const sfq_layer_weights *w = &e->net->layer[layer];
-    size_t t = batch->offset[batch->sequences];
+    const size_t t = sfq_block_rows(e, batch, layer), c = (size_t)e->net->arch->hidden;
     if (e->net->arch->pre_norm) {
         /* a dropped sublayer has no norm: the sum is then all that happens here */
         rest->norm = &w->attn_norm;
         rest->dst = e->h;
         bool attn = sfq_block_attention(e, batch, layer, e->h, rest, save);
+        sfq_block_keep(e, batch, layer, x, c);
         const sfq_residual between = {x, attn, save->attn_sum, &w->ffn_norm, e->h};
         bool mlp = sfq_block_mlp(e, t, layer, e->h, &between, save);
         *rest = (sfq_residual){.x = x, .add = mlp, .dst = x};
         return;
     }
     bool attn = sfq_block_attention(e, batch, layer, x, rest, save);
+    sfq_block_keep(e, batch, layer, x, c);
     const sfq_residual between = {x, attn, save->attn_sum, &w->attn_norm, x};
     bool mlp = sfq_block_mlp(e, t, layer, x, &between, save);
     *rest = (sfq_residual){x, mlp, save->ffn_sum, &w->ffn_norm, x};

@@ -30,6 +30,7 @@ struct sfq_exec {
     sfq_dtype kv;            /* how keys and values are kept */
     bool free_order;         /* sums may depend on how many rows there are */
     bool cached;             /* the last pass was one with KV caches */
+    size_t pass_tokens;      /* of the pass at hand, whose products may have fewer rows; else 0 */
     uint8_t *worker_scratch; /* [threads, SFQ_WORKER_SCRATCH] */
     size_t capacity;         /* tokens that `memory` holds */
     void *memory;            /* everything below */
@@ -95,6 +96,11 @@ void sfq_attention_run(sfq_exec *e, const sfq_batch *batch, int layer, const flo
                        const sfq_row_step *before, const sfq_block_save *save);
 
 /* ---- block.c ---- */
+
+/* Rows that go on behind the attention of a layer: all tokens, or the last of each sequence. */
+size_t sfq_block_rows(const sfq_exec *e, const sfq_batch *batch, int layer);
+/* x [T, n]: where fewer go on, their rows to the front. */
+void sfq_block_keep(const sfq_exec *e, const sfq_batch *batch, int layer, float *x, size_t n);
 
 /* x += h where add; copied to sum where that is not NULL; then dst = norm(x) where norm is there
  * and has a gain (dst may be x). Rows [0, t) of C. */

@@ -37,11 +37,14 @@ static sfq_status sfq_check_sequence(const sfq_exec *e, const sfq_batch *b, size
     return SFQ_OK;
 }
 
-static sfq_status sfq_check_batch(const sfq_exec *e, const sfq_batch *b, sfq_error *err)
+static sfq_status sfq_check_batch(const sfq_exec *e, const sfq_batch *b, bool tapped,
+                                  sfq_error *err)
 {
     const sfq_net *net = e->net;
     if (b->sequences == 0 || b->offset[0] != 0)
         return sfq_fail(err, SFQ_E_ARGUMENT, "a batch without sequences");
+    if (b->last_only && tapped)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "a tap sees all tokens, not the last ones alone");
     if (b->kv && !net->arch->causal)
         return sfq_fail(err, SFQ_E_ARGUMENT, "%s reads whole sequences, without a KV cache",
                         net->arch->architecture);
@@ -139,10 +142,11 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
 {
     const sfq_arch *arch = exec->net->arch;
     size_t c = (size_t)arch->hidden;
-    SFQ_TRY(sfq_check_batch(exec, batch, err));
+    SFQ_TRY(sfq_check_batch(exec, batch, tap != NULL, err));
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
     sfq_exec_place(exec, batch);
+    exec->pass_tokens = t;
     sfq_embed_batch(exec, batch, exec->x, true);
     sfq_residual rest = {.x = exec->x, .dst = exec->x};
     for (int layer = 0; layer < arch->layers; layer++) {
@@ -153,6 +157,8 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
         }
         sfq_block_run(exec, batch, layer, exec->x, &rest, &sfq_no_save);
     }
+    exec->pass_tokens = 0;
+    t = batch->last_only ? batch->sequences : t;
     if (!arch->pre_norm) {
         sfq_residual_norm(exec, t, &rest); /* its norm is the last layer's */
         rest = (sfq_residual){.x = exec->x, .dst = exec->x};
@@ -173,7 +179,7 @@ sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *e
 {
     if (batch->kv)
         return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache");
-    SFQ_TRY(sfq_check_batch(exec, batch, err));
+    SFQ_TRY(sfq_check_batch(exec, batch, true, err));
     SFQ_TRY(sfq_exec_reserve(exec, batch->offset[batch->sequences], err));
     sfq_exec_place(exec, batch);
     return SFQ_OK;

@@ -53,6 +53,7 @@ typedef struct sfq_batch {
     const int32_t *ids;   /* [offset[sequences]], proved < vocab here (DATA) */
     const int32_t *types; /* the same, or NULL: all 0 */
     sfq_kv *const *kv;    /* [sequences]; NULL: attention within the batch only, from position 0 */
+    bool last_only;       /* of each sequence only the last token's hidden state is wanted */
 } sfq_batch;
 
 /* Sees each layer's input and at last the final hidden states (after the final norm), as
@@ -61,7 +62,9 @@ typedef struct sfq_batch {
 typedef void (*sfq_tap_fn)(void *ud, int layer, const float *hidden, size_t t, size_t c);
 
 /* Runs all layers. *hidden [T, C] stays valid until the next call on exec. Sequences with a KV
- * cache append to it (LIMIT when it is full; nothing is appended then). */
+ * cache append to it (LIMIT when it is full; nothing is appended then). last_only: *hidden is
+ * [sequences, C], the same bits; the last layer makes keys and values for all tokens and the rest
+ * for these alone. Not together with a tap (ARGUMENT). */
 sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hidden, sfq_tap_fn tap,
                        void *tap_ud, sfq_error *err);
 /* ---- the pass in pieces, for statistics, least squares and gradients: the same code ---- */

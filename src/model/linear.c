@@ -216,12 +216,13 @@ static void sfq_linear_quant(sfq_linear_job *job, const sfq_matrix *w, const flo
 /* Whether a product of dense weights takes the order of summation that a level has for many rows.
  * Not for the few rows of decode, which wait for memory, nor in poolers and classifiers, which have
  * a row for each sequence: nothing is to be gained there. Other passes without a cache take it for
- * any number of rows, so that what they give does not depend on the sequences of a batch. */
+ * any number of rows, so that what they give does not depend on the sequences of a batch; and the
+ * rows that are left of a pass take it as the pass does. */
 static bool sfq_linear_many(const sfq_exec *e, const sfq_matrix *w, size_t m)
 {
     if (!e->free_order || w == &e->net->pooler || w == &e->net->classifier)
         return false;
-    return !e->cached || m > SFQ_FEW_ROWS;
+    return !e->cached || sfq_max_size(m, e->pass_tokens) > SFQ_FEW_ROWS;
 }
 
 /* One matrix of the job. Packed parts of one job have the same k and activation bits, hence the

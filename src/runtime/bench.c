@@ -119,17 +119,19 @@ static sfq_status run_encoder(sfq_bench_model *m, sfq_error *err)
 static sfq_status run_prompt(sfq_bench_model *m, size_t i, sfq_error *err)
 {
     size_t vocab = (size_t)m->engine->arch->vocab;
+    const size_t row = 0;
     const float *hidden = NULL;
-    size_t last = 0;
     sfq_kv_truncate(m->kv[i], 0);
     for (size_t at = 0; at < m->prompt; at += SFQ_PREFILL_TOKENS) {
         size_t offset[2] = {0, sfq_min_size(SFQ_PREFILL_TOKENS, m->prompt - at)};
-        sfq_batch batch = {
-            .sequences = 1, .offset = offset, .ids = m->ids + i * m->prompt + at, .kv = &m->kv[i]};
+        sfq_batch batch = {.sequences = 1,
+                           .offset = offset,
+                           .ids = m->ids + i * m->prompt + at,
+                           .kv = &m->kv[i],
+                           .last_only = true};
         SFQ_TRY(sfq_forward(m->engine->exec, &batch, &hidden, NULL, NULL, err));
-        last = offset[1] - 1;
     }
-    SFQ_TRY(sfq_forward_logits(m->engine->exec, hidden, &last, 1, m->logits + i * vocab, err));
+    SFQ_TRY(sfq_forward_logits(m->engine->exec, hidden, &row, 1, m->logits + i * vocab, err));
     m->next[i] = (int32_t)sfq_argmax(m->logits + i * vocab, vocab);
     return SFQ_OK;
 }
@@ -241,19 +243,21 @@ static sfq_status check_shapes(const sfq_bench_subject *subjects, size_t count,
             continue;
         any = true;
         SFQ_TRY(open_engine(&e, &subjects[i], o, true, err));
-        uint64_t tokens = (uint64_t)o->prompt_tokens + (uint64_t)o->generate_tokens;
-        int capacity =
-            tokens < (uint64_t)e->arch->max_positions ? (int)tokens : e->arch->max_positions;
+        sfq_bench_model m = {.engine = e};
+        sfq_status status = size_model(&m, o, err);
         need = sfq_cap_add(need, sfq_shape_bytes(e->shape));
-        if (e->arch->head == SFQ_MODEL_HEAD_LM)
-            need = sfq_cap_add(
-                need, sfq_cap_mul((uint64_t)o->batch, sfq_kv_bytes(e->arch, e->kv, capacity)));
+        if (status == SFQ_OK && e->arch->head == SFQ_MODEL_HEAD_LM) {
+            uint64_t sequence = sfq_kv_bytes(e->arch, e->kv, (int)(m.prompt + m.generate));
+            sequence = sfq_cap_add(sequence, sizeof(float) * (uint64_t)e->arch->vocab);
+            need = sfq_cap_add(need, sfq_cap_mul(m.batch, sequence));
+        }
         sfq_engine_close(&e);
+        SFQ_TRY(status);
     }
     if (!any || need <= available)
         return SFQ_OK;
     return sfq_fail(err, SFQ_E_MEMORY,
-                    "weights and caches of %zu model%s take %.1f MB, %.1f MB of memory are "
+                    "weights, caches and logits of %zu model%s take %.1f MB, %.1f MB of memory are "
                     "available; take a smaller shape, fewer bits or fewer models at a time",
                     count, count == 1 ? "" : "s", (double)need / 1e6, (double)available / 1e6);
 }

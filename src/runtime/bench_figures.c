@@ -29,31 +29,46 @@ static double bytes_per_token(const sfq_bench_model *m)
 /* ---- multiplying ----------------------------------------------------------------------------- */
 
 typedef struct sfq_products {
-    double macs;          /* of the matrices, in one pass over all prompts of the batch */
-    double byte_products; /* the same, activations of more than 8 bits counted twice */
+    double macs;     /* of the matrices, in one pass over all prompts of the batch */
+    double products; /* what the units multiply for them */
 } sfq_products;
 
-static void add_matrix(sfq_products *sum, const sfq_matrix *w, double rows)
+/* Whether dense weights are multiplied as bf16 terms on tiles (gemm_amx.c). */
+static bool on_tiles(const sfq_bench_model *m, const sfq_matrix *w)
 {
-    double macs = (double)w->n * (double)w->k * rows;
-    sum->macs += macs;
-    sum->byte_products += macs * (w->packed && w->activation_bits > 8 ? 2 : 1);
+    return m->engine->kernels->isa == SFQ_ISA_AMX && !w->packed && w->dtype != SFQ_F32;
 }
 
-/* Attention is left out: its products are float and, at these lengths, few. */
+static void add_matrix(sfq_products *sum, const sfq_bench_model *m, const sfq_matrix *w,
+                       double rows)
+{
+    double macs = (double)w->n * (double)w->k * rows;
+    double each = on_tiles(m, w) ? (w->dtype == SFQ_BF16 ? 3 : 5) : 1;
+    if (w->packed && w->activation_bits > 8)
+        each = 2;
+    sum->macs += macs;
+    sum->products += macs * each;
+}
+
+/* Attention is left out: its products are float and, at these lengths, few. Behind the last layer's
+ * attention only the last token of each piece of a prompt goes on. */
 static sfq_products count_products(const sfq_bench_model *m)
 {
     const sfq_net *net = m->engine->net;
-    double tokens = (double)m->batch * (double)m->prompt;
+    const double tokens = (double)m->batch * (double)m->prompt;
+    const size_t pieces = (m->prompt + SFQ_PREFILL_TOKENS - 1) / SFQ_PREFILL_TOKENS;
+    const double lasts = (double)m->batch * (double)pieces;
     sfq_products sum = {0};
     for (int i = 0; i < net->arch->layers; i++)
         for (sfq_role role = 0; role < SFQ_ROLE_COUNT; role++) {
             const sfq_matrix *w = sfq_net_matrix(net, role, i);
+            const bool projects = role >= SFQ_ROLE_Q && role <= SFQ_ROLE_QKV;
+            const bool last = m->kv != NULL && i + 1 == net->arch->layers && !projects;
             if (w != NULL && w->n > 0)
-                add_matrix(&sum, w, tokens);
+                add_matrix(&sum, m, w, last ? lasts : tokens);
         }
     if (m->kv != NULL)
-        add_matrix(&sum, &net->lm_head, (double)m->batch);
+        add_matrix(&sum, m, &net->lm_head, (double)m->batch);
     return sum;
 }
 
@@ -67,7 +82,7 @@ static const char *number_type(const sfq_bench_model *m)
         if (up->k > 0 && up->packed)
             return up->activation_bits > 8 ? "int8" : up->bits > 5 ? "int7" : "int4";
         if (up->k > 0)
-            return up->dtype == SFQ_BF16 ? "bf16" : "f32";
+            return up->dtype == SFQ_BF16 || on_tiles(m, up) ? "bf16" : "f32";
     }
     return "f32";
 }
@@ -81,7 +96,8 @@ static bool peak_serves(const sfq_probe_peak *p, const char *type)
     return strcmp(p->type, type) == 0;
 }
 
-static bool is_byte_level(const char *isa)
+/* Units that may take several products for one multiply-add. */
+static bool takes_several(const char *isa)
 {
     return strcmp(isa, "avxvnni") == 0 || strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "amx") == 0;
 }
@@ -160,8 +176,8 @@ static sfq_status share_peak(const sfq_bench_model *m, size_t rounds, const sfq_
     SFQ_TRY(
         median_share(m->prefill, rounds, roofs, roof_peak, which, &result->multiply_share, err));
     result->multiply_share *= products.macs / ((double)m->batch * (double)m->prompt);
-    if (is_byte_level(peak->isa))
-        result->products_per_mac = products.byte_products / products.macs;
+    if (takes_several(peak->isa))
+        result->products_per_mac = products.products / products.macs;
     return SFQ_OK;
 }
 

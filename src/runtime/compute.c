@@ -89,18 +89,19 @@ static sfq_status lm_rows(sfq_compute_pass *p, const sfq_batch *batch, const flo
                           size_t first, sfq_error *err)
 {
     enum { BLOCK = 256 };
-    bool last = p->output == SFQ_OUTPUT_LAST;
-    size_t rows[BLOCK], total = last ? batch->sequences : batch->offset[batch->sequences];
+    const size_t tokens = batch->offset[batch->sequences];
+    size_t rows[BLOCK], total = batch->last_only ? batch->sequences : tokens;
     for (size_t at = 0; at < total; at += BLOCK) {
         size_t n = sfq_min_size(BLOCK, total - at);
         float *out = p->out + p->row * p->columns;
         for (size_t i = 0; i < n; i++)
-            rows[i] = last ? batch->offset[at + i + 1] - 1 : at + i;
+            rows[i] = at + i;
         SFQ_TRY(sfq_hooks_check(p->hooks, err));
         SFQ_TRY(sfq_forward_logits(p->engine->exec, hidden, rows, n, out, err));
-        for (size_t i = 0; i < n; i++)
-            SFQ_TRY(
-                check_finite(p, out + i * p->columns, 1, first + sequence_of(batch, rows[i]), err));
+        for (size_t i = 0; i < n; i++) {
+            const size_t s = batch->last_only ? rows[i] : sequence_of(batch, rows[i]);
+            SFQ_TRY(check_finite(p, out + i * p->columns, 1, first + s, err));
+        }
         p->row += n;
     }
     return SFQ_OK;
@@ -134,19 +135,20 @@ static sfq_status sequence_rows(sfq_compute_pass *p, const sfq_batch *batch, con
     return SFQ_OK;
 }
 
-sfq_status sfq_compute_batch(void *ud, const sfq_batch *batch, size_t first, sfq_error *err)
+sfq_status sfq_compute_batch(void *ud, const sfq_batch *given, size_t first, sfq_error *err)
 {
     sfq_compute_pass *p = ud;
     const float *hidden = NULL;
-    SFQ_TRY(sfq_forward(p->engine->exec, batch, &hidden, NULL, NULL, err));
+    sfq_batch batch = *given;
+    batch.last_only = p->output == SFQ_OUTPUT_LAST;
+    SFQ_TRY(sfq_forward(p->engine->exec, &batch, &hidden, NULL, NULL, err));
     if (p->output == SFQ_OUTPUT_HIDDEN)
-        SFQ_TRY(hidden_rows(p, batch, hidden, first, err));
+        SFQ_TRY(hidden_rows(p, &batch, hidden, first, err));
     else if (p->engine->arch->head == SFQ_MODEL_HEAD_LM)
-        SFQ_TRY(lm_rows(p, batch, hidden, first, err));
+        SFQ_TRY(lm_rows(p, &batch, hidden, first, err));
     else
-        SFQ_TRY(sequence_rows(p, batch, hidden, first, err));
-    sfq_hooks_progress(p->hooks, p->stage, 1, 1, first + batch->sequences, p->sequences,
-                       "examples");
+        SFQ_TRY(sequence_rows(p, &batch, hidden, first, err));
+    sfq_hooks_progress(p->hooks, p->stage, 1, 1, first + batch.sequences, p->sequences, "examples");
     return SFQ_OK;
 }
 

@@ -39,7 +39,7 @@ typedef struct sfq_read_probe {
     uint64_t sums[SFQ_MAX_THREADS]; /* keeps the reads from being optimised away */
 } sfq_read_probe;
 
-/* A worker's range, one word of each line: memory gives whole lines, and nothing else is to cost. */
+/* A worker's range, one word of each line: memory gives whole lines; nothing else is to cost. */
 static void read_range(void *ctx, size_t begin, size_t end, int worker)
 {
     sfq_read_probe *p = ctx;

@@ -78,14 +78,14 @@ void sfq_timeline_close(sfq_session **session)
 static sfq_status feed_piece(sfq_session *s, const int32_t *ids, size_t count, bool logits,
                              sfq_error *err)
 {
-    size_t offset[2] = {0, count};
-    size_t last = count - 1;
+    const size_t offset[2] = {0, count}, row = 0;
     const float *hidden = NULL;
-    sfq_batch batch = {.sequences = 1, .offset = offset, .ids = ids, .kv = &s->kv};
+    sfq_batch batch = {
+        .sequences = 1, .offset = offset, .ids = ids, .kv = &s->kv, .last_only = true};
     SFQ_TRY(sfq_forward(s->engine->exec, &batch, &hidden, NULL, NULL, err));
     if (!logits)
         return SFQ_OK;
-    return sfq_forward_logits(s->engine->exec, hidden, &last, 1, s->logits, err);
+    return sfq_forward_logits(s->engine->exec, hidden, &row, 1, s->logits, err);
 }
 
 sfq_status sfq_timeline_feed_hooks(sfq_session *s, const int32_t *ids, size_t count,

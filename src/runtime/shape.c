@@ -143,7 +143,9 @@ static sfq_status add_dense(sfq_shape_model *s, const sfq_module *m, bool packed
                          .shape = {m->transposed ? m->k : m->n, m->transposed ? m->n : m->k}};
     sfq_random_kind kind = matrix ? SFQ_RANDOM_WEIGHTS : SFQ_RANDOM_ONES;
     if (!packed && m->k > 0)
-        SFQ_TRY(add_tensor(s, m, ".weight", (sfq_random_tensor){.kind = kind}, t, err));
+        SFQ_TRY(add_tensor(s, m, ".weight",
+                           (sfq_random_tensor){.kind = kind, .copied = matrix && m->transposed}, t,
+                           err));
     t = (sfq_tensor){.dtype = SFQ_F16, .rank = 1, .shape = {matrix ? m->n : m->k}};
     if (m->bias)
         SFQ_TRY(add_tensor(s, m, ".bias", (sfq_random_tensor){.kind = SFQ_RANDOM_WEIGHTS}, t, err));
@@ -325,6 +327,8 @@ uint64_t sfq_shape_bytes(const sfq_shape_model *s)
         const sfq_tensor *t = &s->tensors[i];
         if (s->random[i].kind == SFQ_RANDOM_SCALES || t->rank == 1)
             bytes += sizeof(float) * t->count;
+        if (s->random[i].copied)
+            bytes += t->bytes;
     }
     return bytes;
 }

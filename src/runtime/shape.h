@@ -22,8 +22,9 @@ typedef enum sfq_random_kind {
 
 typedef struct sfq_random_tensor {
     sfq_random_kind kind;
-    int bits;  /* of the codes that scales belong to */
-    size_t at; /* offset of the data; a multiple of 64 */
+    int bits;    /* of the codes that scales belong to */
+    bool copied; /* transposed: opening makes another one */
+    size_t at;   /* offset of the data; a multiple of 64 */
 } sfq_random_tensor;
 
 /* Everything but the numbers themselves. */
@@ -44,7 +45,7 @@ typedef struct sfq_shape_model {
  * config.json. */
 sfq_status sfq_shape_open(sfq_shape_model **out, const sfq_bench_shape *shape, sfq_error *err);
 void sfq_shape_close(sfq_shape_model **shape);
-/* Memory that the weights take, and what opening turns into float. */
+/* Memory that the weights take, and what opening turns into float or copies. */
 uint64_t sfq_shape_bytes(const sfq_shape_model *shape);
 /* The weights: the same bytes for the same seed, whatever the threads. *ck borrows from the
  * shape. */

@@ -99,3 +99,70 @@ void fixture_close(fixture *f)
     sfq_arch_close(&f->arch);
     sfq_hf_config_close(&f->config);
 }
+
+/* Tokens of sequence s in front of the pass that is checked. */
+static size_t before(const fixture *f, size_t s, bool half)
+{
+    return half ? (f->offset[s + 1] - f->offset[s]) / 2 : 0;
+}
+
+/* Both kinds of pass over what is left of the sequences, each on its own caches. */
+static void check_last_pass(const fixture *f, sfq_exec *exec, sfq_kv **all, sfq_kv **last,
+                            bool half)
+{
+    const size_t c = (size_t)f->arch->hidden;
+    size_t offset[FIXTURE_SEQUENCES + 1] = {0};
+    int32_t ids[FIXTURE_TOKENS], types[FIXTURE_TOKENS];
+    float want[FIXTURE_SEQUENCES][FIXTURE_WIDTH];
+    const float *hidden;
+    assert_true(c <= FIXTURE_WIDTH);
+    for (size_t s = 0; s < FIXTURE_SEQUENCES; s++) {
+        const size_t first = f->offset[s] + before(f, s, half), n = f->offset[s + 1] - first;
+        offset[s + 1] = offset[s] + n;
+        memcpy(ids + offset[s], f->ids + first, n * sizeof *ids);
+        memcpy(types + offset[s], f->types + first, n * sizeof *types);
+    }
+    sfq_batch b = {.sequences = FIXTURE_SEQUENCES, .offset = offset, .ids = ids, .types = types};
+    b.kv = all;
+    assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_OK);
+    for (size_t s = 0; s < FIXTURE_SEQUENCES; s++)
+        memcpy(want[s], hidden + (offset[s + 1] - 1) * c, c * sizeof(float));
+    b.kv = last;
+    b.last_only = true;
+    assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_OK);
+    for (size_t s = 0; s < FIXTURE_SEQUENCES; s++)
+        assert_memory_equal(hidden + s * c, want[s], c * sizeof(float));
+}
+
+/* Caches of all sequences, filled with what is before. */
+static void fill_caches(const fixture *f, sfq_exec *exec, sfq_kv **kv, bool half, bool last_only)
+{
+    for (size_t s = 0; s < FIXTURE_SEQUENCES; s++) {
+        const size_t offset[2] = {0, before(f, s, half)};
+        const float *hidden;
+        const sfq_batch b = {.sequences = 1,
+                             .offset = offset,
+                             .ids = f->ids + f->offset[s],
+                             .kv = kv + s,
+                             .last_only = last_only};
+        assert_int_equal(sfq_kv_open(&kv[s], f->arch, sfq_exec_kv(exec), FIXTURE_TOKENS, NULL),
+                         SFQ_OK);
+        if (offset[1] > 0)
+            assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_OK);
+    }
+}
+
+void fixture_check_last(const fixture *f, sfq_exec *exec, bool cached)
+{
+    sfq_kv *all[FIXTURE_SEQUENCES] = {0}, *last[FIXTURE_SEQUENCES] = {0};
+    check_last_pass(f, exec, NULL, NULL, false);
+    for (int half = 0; cached && half < 2; half++) {
+        fill_caches(f, exec, all, half, false);
+        fill_caches(f, exec, last, half, true);
+        check_last_pass(f, exec, all, last, half);
+        for (size_t s = 0; s < FIXTURE_SEQUENCES; s++) {
+            sfq_kv_close(&all[s]);
+            sfq_kv_close(&last[s]);
+        }
+    }
+}

@@ -12,7 +12,7 @@
 
 #include "model/forward.h"
 
-enum { FIXTURE_SEQUENCES = 3, FIXTURE_TOKENS = 50 };
+enum { FIXTURE_SEQUENCES = 3, FIXTURE_TOKENS = 50, FIXTURE_WIDTH = 64 };
 
 typedef struct fixture {
     sfq_hf_config *config;
@@ -31,6 +31,10 @@ typedef struct fixture {
 /* "llama" or "bert". */
 sfq_status fixture_open(fixture *f, const char *name, sfq_error *err);
 void fixture_close(fixture *f);
+
+/* A pass for the last tokens alone gives the bits that a pass for all gives them; cached (causal
+ * models): on KV caches, too, at the start of the sequences and in their middle. */
+void fixture_check_last(const fixture *f, sfq_exec *exec, bool cached);
 
 /* Bytes and calls since the last reset. */
 extern size_t heap_bytes, heap_calls;

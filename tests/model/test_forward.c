@@ -115,6 +115,29 @@ static void test_chunks_and_threads_change_no_bit(void **state)
     fixture_close(&f);
 }
 
+static void test_last_tokens_alone(void **state)
+{
+    static const char *const names[] = {"llama", "bert"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++)
+        for (sfq_isa isa = SFQ_ISA_REF; isa <= sfq_isa_detect(); isa++)
+            for (int order = 0; order < 2; order++) {
+                fixture f;
+                sfq_exec *exec = NULL;
+                sfq_pool *pool = NULL;
+                assert_int_equal(fixture_open(&f, names[i], NULL), SFQ_OK);
+                assert_int_equal(sfq_pool_open(&pool, 2, NULL), SFQ_OK);
+                assert_int_equal(sfq_exec_open(&exec, f.net, sfq_kernels_get(isa), pool, NULL),
+                                 SFQ_OK);
+                if (order == 1)
+                    sfq_exec_free_order(exec);
+                fixture_check_last(&f, exec, f.arch->causal);
+                sfq_exec_close(&exec);
+                sfq_pool_close(&pool);
+                fixture_close(&f);
+            }
+}
+
 static void test_truncated_cache_goes_on_as_before(void **state)
 {
     fixture f;
@@ -200,8 +223,11 @@ static void test_bad_batches_are_refused_whole(void **state)
     assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_E_DATA);
     b.sequences = 0;
     assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_E_ARGUMENT);
-    assert_int_equal(sfq_kv_length(kv), 0);
     b.sequences = 1;
+    b.last_only = true;
+    assert_int_equal(sfq_forward(exec, &b, &hidden, check_layer, &llama, NULL), SFQ_E_ARGUMENT);
+    assert_int_equal(sfq_kv_length(kv), 0);
+    b.last_only = false;
     assert_int_equal(sfq_forward(exec, &b, &hidden, NULL, NULL, NULL), SFQ_OK);
     assert_int_equal(sfq_kv_length(kv), 8);
     assert_int_equal(sfq_forward_labels(exec, &b, hidden, out, NULL), SFQ_E_UNSUPPORTED);
@@ -274,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parity),
         cmocka_unit_test(test_chunks_and_threads_change_no_bit),
+        cmocka_unit_test(test_last_tokens_alone),
         cmocka_unit_test(test_truncated_cache_goes_on_as_before),
         cmocka_unit_test(test_memory_is_what_was_announced),
         cmocka_unit_test(test_bad_batches_are_refused_whole),

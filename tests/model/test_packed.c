@@ -76,6 +76,12 @@ static void check_packed(const char *name)
                 assert_memory_equal(first, again, n * sizeof(float));
             }
     }
+    for (sfq_isa isa = SFQ_ISA_REF; isa <= sfq_isa_detect(); isa++) {
+        sfq_exec *exec = NULL;
+        assert_int_equal(sfq_exec_open(&exec, &p.packed, sfq_kernels_get(isa), NULL, NULL), SFQ_OK);
+        fixture_check_last(&f, exec, f.arch->causal);
+        sfq_exec_close(&exec);
+    }
     sfq_mem_free(want);
     sfq_mem_free(first);
     sfq_mem_free(again);
