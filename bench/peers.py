@@ -227,26 +227,32 @@ def llama_rate(w, quant, flags, prompt, generate):
     return llama_bench(w, quant, flags, "-p", prompt, "-n", generate)[0]["avg_ts"]
 
 
+def flag_line(flags):
+    return " ".join(f"{k} {v}".strip() for k, v in flags.items())
+
+
 def sweep_llama(w, quant, threads, metric, sweep):
     """The best of 1..n threads, flash attention, repacking and weights copied instead of mapped,
-    also to huge pages, one after the other, on a short run of the metric."""
+    also to huge pages, one after the other, on a short run of the metric: a change stays where it
+    beats what was best so far in turns with it."""
     name = f"llama.cpp {quant} {metric} {threads}"
     size = (128, 0) if metric == "prefill" else (0, 12)
     if name not in sweep:
-        best, fastest = {"-t": threads, "-fa": "on", "--repack": 1}, 0
-        for change in ({}, {"-t": 1}, {"-fa": "off"}, {"--repack": 0}, {"-lm": "none"},
+        best = {"-t": threads, "-fa": "on", "--repack": 1}
+        for change in ({"-t": 1}, {"-fa": "off"}, {"--repack": 0}, {"-lm": "none"},
                        {"-lm": "none", HUGE_PAGES: ""}):
             tried = {**best, **change}
-            flags = " ".join(f"{k} {v}".strip() for k, v in tried.items())
             try:
-                rate = max(llama_rate(w, quant, flags, *size) for _ in range(2))
+                pairs = [[llama_rate(w, quant, flag_line(f), *size) for f in (best, tried)]
+                         for _ in range(3)]
             except RuntimeError as why:
-                say(f"sweep {quant} {metric}: {flags}:", str(why).splitlines()[0][-10:])
+                say(f"sweep {quant} {metric}: {flag_line(tried)}:", str(why).splitlines()[0][-10:])
                 continue
-            say(f"sweep {quant} {metric}: {flags}: {rate:.1f}")
-            if rate > fastest:
-                best, fastest = tried, rate
-        sweep[name] = " ".join(f"{k} {v}".strip() for k, v in best.items())
+            gain = statistics.median(b / a for a, b in pairs)
+            say(f"sweep {quant} {metric}: {flag_line(tried)}: {gain:.2f} times {flag_line(best)}")
+            if gain > 1:
+                best = tried
+        sweep[name] = flag_line(best)
     return sweep[name]
 
 
