@@ -37,14 +37,11 @@ static sfq_status sfq_check_sequence(const sfq_exec *e, const sfq_batch *b, size
     return SFQ_OK;
 }
 
-static sfq_status sfq_check_batch(const sfq_exec *e, const sfq_batch *b, bool tapped,
-                                  sfq_error *err)
+static sfq_status sfq_check_batch(const sfq_exec *e, const sfq_batch *b, sfq_error *err)
 {
     const sfq_net *net = e->net;
     if (b->sequences == 0 || b->offset[0] != 0)
         return sfq_fail(err, SFQ_E_ARGUMENT, "a batch without sequences");
-    if (b->last_only && tapped)
-        return sfq_fail(err, SFQ_E_ARGUMENT, "a tap sees all tokens, not the last ones alone");
     if (b->kv && !net->arch->causal)
         return sfq_fail(err, SFQ_E_ARGUMENT, "%s reads whole sequences, without a KV cache",
                         net->arch->architecture);
@@ -142,7 +139,9 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
 {
     const sfq_arch *arch = exec->net->arch;
     size_t c = (size_t)arch->hidden;
-    SFQ_TRY(sfq_check_batch(exec, batch, tap != NULL, err));
+    if (tap && batch->last_only)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "a tap sees all tokens, not the last ones alone");
+    SFQ_TRY(sfq_check_batch(exec, batch, err));
     size_t t = batch->offset[batch->sequences];
     SFQ_TRY(sfq_exec_reserve(exec, t, err));
     sfq_exec_place(exec, batch);
@@ -177,9 +176,9 @@ sfq_status sfq_forward(sfq_exec *exec, const sfq_batch *batch, const float **hid
 
 sfq_status sfq_forward_open(sfq_exec *exec, const sfq_batch *batch, sfq_error *err)
 {
-    if (batch->kv)
-        return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache");
-    SFQ_TRY(sfq_check_batch(exec, batch, true, err));
+    if (batch->kv || batch->last_only)
+        return sfq_fail(err, SFQ_E_ARGUMENT, "the pass in pieces keeps no KV cache and all tokens");
+    SFQ_TRY(sfq_check_batch(exec, batch, err));
     SFQ_TRY(sfq_exec_reserve(exec, batch->offset[batch->sequences], err));
     sfq_exec_place(exec, batch);
     return SFQ_OK;

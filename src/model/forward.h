@@ -83,7 +83,8 @@ typedef struct sfq_block_save {
     float *ffn_sum;  /* [T, C] + MLP, before a post-norm */
 } sfq_block_save;
 
-/* Input of layer 0 into x [T, C]. batch->kv must be NULL in these three. */
+/* Input of layer 0 into x [T, C]. batch->kv must be NULL in these three, last_only false
+ * (ARGUMENT). */
 sfq_status sfq_forward_embed(sfq_exec *exec, const sfq_batch *batch, float *x, sfq_error *err);
 /* x [T, C]: the layer's input becomes its output. save may be NULL. Checks the batch. */
 sfq_status sfq_forward_layer(sfq_exec *exec, const sfq_batch *batch, int layer, float *x,
